@@ -21,6 +21,9 @@ web_address = validate.URL(
 slack_api_address = validate.Regexp(
     r"https?://\S+/api/$", error="Write an address that ends in /api/."
 )
+slack_app_token = validate.Regexp(
+    r"(xapp-\S+)?$", error="Give an app-level token, which begins with xapp-."
+)
 redis_address = validate.Regexp(
     r"(rediss?|unix)://\S+$", error="Write an address such as redis://127.0.0.1:6380/0."
 )

@@ -84,6 +84,7 @@ LOGGING: dict[str, Any] = {
         "celery.worker.strategy": {"level": "WARNING"},
         "slack_sdk": {"level": "WARNING"},
         "temporalio": {"level": "WARNING"},
+        "websockets": {"level": "WARNING"},
     },
 }
 

@@ -25,6 +25,7 @@ from config.environment import (
     seal,
     sentry_dsn,
     slack_api_address,
+    slack_app_token,
     web_address,
 )
 
@@ -62,6 +63,7 @@ TEMPORAL_TASK_QUEUE = env.str("TEMPORAL_TASK_QUEUE", "tollgate", validate=not_em
 # --- Slack ---------------------------------------------------------------------------------------
 SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slack_api_address)
 SLACK_SIGNING_SECRETS = comma_separated(env, "SLACK_SIGNING_SECRET")
+SLACK_APP_TOKEN = env.str("SLACK_APP_TOKEN", "", validate=slack_app_token)
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
 PROGRESS_AFTER_SECONDS = env.int("PROGRESS_AFTER_SECONDS", 10, validate=validate.Range(min=1))
@@ -113,6 +115,7 @@ logs.mask_secrets(
         *SECRET_KEY_FALLBACKS,
         *GATEWAY_SERVICE_TOKENS,
         *SLACK_SIGNING_SECRETS,
+        SLACK_APP_TOKEN,
         SLACK_CLIENT_SECRET,
         *METRICS_TOKENS,
     ]

@@ -107,6 +107,12 @@ WEB: Names = (
     }
 )
 
+CELERY: Names = DJANGO | TEMPORAL_CLIENT | {"SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
+"""Bot tokens that expire are renewed with the app's id and secret."""
+
+SOCKETS: Names = DJANGO | TEMPORAL_CLIENT | {"SLACK_APP_TOKEN"}
+"""Slack's events come here in Socket Mode, so this process starts workflows as web does."""
+
 GATEWAY: Names = frozenset(
     {
         "GATEWAY_*",

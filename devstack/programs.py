@@ -6,10 +6,12 @@ from pathlib import Path
 from devstack import commands
 from devstack.environment import (
     AGENT_WORKER,
+    CELERY,
     DEMO,
     DEMO_SLACK,
     DJANGO,
     GATEWAY,
+    SOCKETS,
     TEMPORAL_CLIENT,
     WEB,
 )
@@ -49,11 +51,13 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
     gateway = f"http://127.0.0.1:{stack.ports['GATEWAY_PORT']}/_health"
     several = int(stack["GRANIAN_WORKERS"]) > 1
     joined = {"PROMETHEUS_MULTIPROC_DIR": str(metrics_directory(stack))} if several else {}
+    sockets = [Program("sockets", commands.SOCKETS, reads=SOCKETS)] * stack.uses_socket_mode
     return [
         _program("web", commands.WEB, web, WEB, joined),
+        *sockets,
         Program("worker", commands.WORKER, reads=DJANGO | TEMPORAL_CLIENT),
         Program("agents", commands.AGENT_WORKER, reads=AGENT_WORKER),
-        Program("celery", commands.CELERY, environment=QUIET, reads=DJANGO | TEMPORAL_CLIENT),
+        Program("celery", commands.CELERY, environment=QUIET, reads=CELERY),
         Program("beat", commands.BEAT, reads=DJANGO),
         Program("reconciler", commands.RECONCILER, reads=DJANGO),
         _program("gateway", commands.GATEWAY, gateway, GATEWAY),

@@ -79,6 +79,7 @@ class Stack:
     starts_temporal: bool
     starts_demo_slack: bool
     starts_demo_model: bool
+    uses_socket_mode: bool
 
     def __getitem__(self, name: str) -> str:
         return self.environment[name]
@@ -157,7 +158,8 @@ def read(environ: Mapping[str, str]) -> Stack:
         f"http://127.0.0.1:{ports['DEMO_SLACK_PORT']}/api/",
         ports["DEMO_SLACK_PORT"],
     )
-    starts_demo_slack = starts_demo_slack and "SLACK_CLIENT_ID" not in given
+    is_real_slack = bool({"SLACK_CLIENT_ID", "SLACK_APP_TOKEN"} & given.keys())
+    starts_demo_slack = starts_demo_slack and not is_real_slack
     model = f"http://127.0.0.1:{ports['DEMO_MODEL_PORT']}"
     starts_demo_model = all(given.get(name, model) == model for name in PROVIDER_VARIABLES)
 
@@ -209,6 +211,7 @@ def read(environ: Mapping[str, str]) -> Stack:
         starts_temporal=starts_temporal,
         starts_demo_slack=starts_demo_slack,
         starts_demo_model=starts_demo_model,
+        uses_socket_mode="SLACK_APP_TOKEN" in given,
     )
 
 

@@ -11,6 +11,9 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 from slack_sdk.signature import Clock, SignatureVerifier
 
+from slack_bot import arrivals
+from slack_bot.models import SlackArrival
+
 LARGEST_BODY = 1024 * 1024
 """Bytes. Slack's largest payloads are much smaller."""
 
@@ -55,14 +58,19 @@ def signed_by_slack(
             body = request.body
         except UnreadablePostError:
             return HttpResponse("the body ended early", status=400, content_type="text/plain")
+        kind = request.path.strip("/").rpartition("/")[2]
         if not is_signed(body, request.headers, settings.SLACK_SIGNING_SECRETS):
+            if "X-Slack-Signature" in request.headers:
+                arrivals.note(SlackArrival.Way.WRONG_SIGNATURE, kind)
             return HttpResponse("not signed", status=401, content_type="text/plain")
         try:
-            return view(request, body)
+            answer = view(request, body)
         except StoreError:
             return HttpResponse(
                 "try again", status=503, content_type="text/plain", headers={"Retry-After": "30"}
             )
+        arrivals.note(SlackArrival.Way.HTTP, kind)
+        return answer
 
     return verified
 

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import uuid
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 import uvicorn
@@ -21,6 +21,7 @@ from devstack.demo_slack.app import Call, DemoSlack
 from devstack.demo_slack.demo_team import add_demo_team
 from devstack.demo_slack.events import SignedRequest, sign
 from devstack.demo_slack.faults import Fault
+from devstack.demo_slack.sockets import APP_TOKEN
 from devstack.servers import free_port
 
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ class _Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._server: uvicorn.Server | None = None
 
-    def _start(self, app: Any) -> None:
+    def _start(self, app: Any, ws: Literal["none", "websockets-sansio"] = "none") -> None:
         config = uvicorn.Config(
             app,
             host="127.0.0.1",
@@ -45,7 +46,7 @@ class _Server:
             log_config=None,
             log_level="warning",
             access_log=False,
-            ws="none",
+            ws=ws,
             http="httptools",
         )
         config.timeout_graceful_shutdown = 1
@@ -89,7 +90,7 @@ class FakeSlack(_Server):
         self.reset()
 
     def __enter__(self) -> Self:
-        self._start(self.slack.app)
+        self._start(self.slack.app, ws="websockets-sansio")
         return self
 
     def stop(self) -> None:
@@ -103,8 +104,23 @@ class FakeSlack(_Server):
         self.slack.faults.clear()
         self.slack.limits.reset()
         self.slack.web_api.violations = []
+        self.slack.sockets.is_on = False
+        self.slack.web_api.rotates_tokens = False
         self.slack.database.clear()
         add_demo_team(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
+
+    def use_socket_mode(self) -> str:
+        """Send everything over the app's sockets from now on; return the app-level token."""
+        self.slack.sockets.is_on = True
+        return APP_TOKEN
+
+    def rotate_tokens(self) -> None:
+        """Give out bot tokens that expire, with refresh tokens, from now on."""
+        self.slack.web_api.rotates_tokens = True
+
+    def expire(self, token: str = BOT_TOKEN) -> None:
+        """Answer calls with this token with `token_expired` from now on."""
+        self.slack.installations.expire(token)
 
     # --- people, channels and messages -----------------------------------------------------------
 

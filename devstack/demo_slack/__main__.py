@@ -29,7 +29,7 @@ def main() -> None:
         host="127.0.0.1",
         port=settings.slack_port,
         log_level="warning",
-        ws="none",
+        ws="websockets-sansio",
         timeout_graceful_shutdown=1,
     )
 

@@ -19,7 +19,7 @@ from starlette.responses import (
     RedirectResponse,
     Response,
 )
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devstack.demo_slack.control import Control
@@ -34,7 +34,8 @@ from devstack.demo_slack.modals import Modals
 from devstack.demo_slack.outbox import Outbox
 from devstack.demo_slack.page import Page
 from devstack.demo_slack.response_urls import ResponseURLs
-from devstack.demo_slack.web_api import WebAPI
+from devstack.demo_slack.sockets import Sockets
+from devstack.demo_slack.web_api import SCOPE, WebAPI
 from devstack.demo_slack.workspace import Json, Workspace
 from devstack.loopback import LoopbackOnly
 
@@ -72,11 +73,19 @@ class DemoSlack:
         self.database = Database(database)
         self.workspace = Workspace(self.database)
         self.installations = Installations(self.database)
+        self.sockets = Sockets(base_url)
         self.events = Events(
-            Outbox(self.database), self.installations, app_url, signing_secret, retry_after
+            Outbox(self.database),
+            self.installations,
+            self.sockets,
+            app_url,
+            signing_secret,
+            retry_after,
         )
         modals = Modals()
-        self.web_api = WebAPI(self.workspace, self.installations, self.events, modals, base_url)
+        self.web_api = WebAPI(
+            self.workspace, self.installations, self.events, modals, self.sockets, base_url
+        )
         self.interactions = Interactions(
             self.workspace,
             self.installations,
@@ -107,6 +116,7 @@ class DemoSlack:
             Route("/files/{file}", self._download),
             Route("/files-pri/{file}/download", self._download_with_token),
             Route("/oauth/v2/authorize", self._authorize),
+            WebSocketRoute("/link/", self.sockets.serve),
             Route("/_health", self._health),
             *page.routes(),
             *control.routes(),
@@ -190,7 +200,7 @@ class DemoSlack:
         with self._calls_lock:
             self._calls.append(Call(method, authorization, arguments, answer))
         if fault is None:
-            return JSONResponse(answer)
+            return JSONResponse(answer, headers={"X-OAuth-Scopes": SCOPE} if answer["ok"] else {})
         if fault.drop:
             return DroppedAnswer()
         headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}

@@ -7,6 +7,7 @@ https://docs.slack.dev/apis/events-api (retries: at once, after one and after fi
 import asyncio
 import hashlib
 import hmac
+import json
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.request import Request, urlopen
 
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.outbox import Outbox, Pending
+from devstack.demo_slack.sockets import Sockets
 from devstack.demo_slack.workspace import Json
 
 EVENTS_PATH = "/slack/events/"
@@ -74,12 +76,14 @@ class Events:
         self,
         outbox: Outbox,
         installations: Installations,
+        sockets: Sockets,
         app_url: str,
         signing_secret: str,
         retry_after: tuple[float, ...] = RETRY_AFTER,
     ) -> None:
         self.outbox = outbox
         self.installations = installations
+        self.sockets = sockets
         self.app_url = app_url.rstrip("/")
         self.signing_secret = signing_secret.partition(",")[0]
         self.retry_after = retry_after
@@ -155,7 +159,7 @@ class Events:
 
     def queue(self, envelope: Json) -> None:
         """Queue the event for delivery until it is acknowledged. Without an app, do nothing."""
-        if not self.app_url:
+        if not (self.app_url or self.sockets.is_on):
             return
         self.outbox.add(EVENTS_PATH, envelope, time.time())
         if self._loop is not None:
@@ -205,10 +209,25 @@ class Events:
             self.outbox.postpone(pending.id, answer.reason, due)
 
     async def send(self, request: SignedRequest, headers: Json | None = None) -> Answer:
-        """Send one signed request to the app; return what it answers within three seconds."""
+        """Send one request to the app, and return what it answers within three seconds.
+
+        It goes over HTTP and is signed, or over one of the app's sockets in Socket Mode.
+        """
+        if self.sockets.is_on:
+            return await self._send_over_socket(request, headers or {})
         if not self.app_url:
             return Answer(0, b"", "connection_failed")
         return await asyncio.to_thread(_post, self.app_url, request, headers or {})
+
+    async def _send_over_socket(self, request: SignedRequest, headers: Json) -> Answer:
+        attempt = int(headers.get("X-Slack-Retry-Num", 0))
+        reason = headers.get("X-Slack-Retry-Reason", "")
+        payload = await self.sockets.deliver(
+            request.path, request.body, attempt, reason, ANSWER_WITHIN
+        )
+        if payload is None:
+            return Answer(0, b"", "timeout")
+        return Answer(200, json.dumps(payload).encode() if payload else b"", "")
 
 
 def _post(app_url: str, request: SignedRequest, headers: Json) -> Answer:

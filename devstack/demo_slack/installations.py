@@ -46,6 +46,37 @@ class Installations:
         with self._database.change() as connection:
             connection.execute("UPDATE installs SET active = 0 WHERE token = ?", (token,))
 
+    def expire(self, token: str) -> None:
+        """Let the bot token expire: calls with it get `token_expired` from now on."""
+        with self._database.change() as connection:
+            connection.execute("REPLACE INTO expired VALUES (?)", (token,))
+
+    def is_expired(self, token: str) -> bool:
+        """Return whether the bot token has expired."""
+        return bool(self._database.rows("SELECT 1 FROM expired WHERE token = ?", token))
+
+    def new_refresh_token(self, team_id: str) -> str:
+        """Return a refresh token for the team, which can be exchanged once."""
+        token = f"xoxe-1-{uuid.uuid4().hex}"
+        with self._database.change() as connection:
+            connection.execute("INSERT INTO refresh_tokens VALUES (?, ?)", (token, team_id))
+        return token
+
+    def redeem_refresh_token(self, token: str) -> Install | None:
+        """Return the team's installation with a new bot token, or None if the token was used.
+
+        The team's earlier bot tokens work until they expire.
+        """
+        with self._database.change() as connection:
+            row = connection.execute(
+                "DELETE FROM refresh_tokens WHERE token = ? RETURNING team_id", (token,)
+            ).fetchone()
+        if row is None:
+            return None
+        bot_token = f"xoxe.xoxb-1-{uuid.uuid4().hex}"
+        self.add(row["team_id"], bot_token, "A1", "UBOT", "B1")
+        return self.of_token(bot_token)
+
     def of_token(self, token: str) -> Install | None:
         """Return the installation with this bot token, active or not."""
         return _first(self._database.rows("SELECT * FROM installs WHERE token = ?", token))

@@ -12,12 +12,13 @@ from devstack.demo_slack.events import Events
 from devstack.demo_slack.installations import Install, Installations
 from devstack.demo_slack.limits import Limits
 from devstack.demo_slack.modals import Modals
+from devstack.demo_slack.sockets import Sockets
 from devstack.demo_slack.workspace import Json, Workspace
 
 _METHODS = chat_methods.METHODS | conversation_methods.METHODS | file_methods.METHODS
-_SCOPE = (
-    "app_mentions:read,channels:history,chat:write,commands,files:read,files:write,im:write,"
-    "reactions:write,users:read"
+SCOPE = (
+    "app_mentions:read,channels:history,chat:write,commands,files:read,files:write,groups:history,"
+    "im:history,im:write,mpim:history,reactions:write,users:read,users:read.email"
 )
 
 
@@ -30,14 +31,18 @@ class WebAPI:
         installations: Installations,
         events: Events,
         modals: Modals,
+        sockets: Sockets,
         base_url: str,
     ) -> None:
         self.workspace = workspace
         self.installations = installations
         self.events = events
         self.modals = modals
+        self.sockets = sockets
         self.base_url = base_url
         self.limits = Limits()
+        self.rotates_tokens = False
+        """Whether bot tokens expire (`token_rotation_enabled` in the app's manifest)."""
         self.violations: list[str] = []
         """What was wrong with blocks so far."""
 
@@ -57,6 +62,8 @@ class WebAPI:
             return {}
         if method == "oauth.v2.access":
             return self._oauth_v2_access(authorization, arguments)
+        if method == "apps.connections.open":
+            return self.sockets.open(authorization)
         install = self._authenticate(authorization, arguments)
         call = ApiCall(install, arguments, self.workspace, self.base_url, self.limits)
         if method == "auth.test":
@@ -89,6 +96,8 @@ class WebAPI:
             raise SlackError("invalid_auth")
         if not install.active:
             raise SlackError("account_inactive")
+        if self.installations.is_expired(install.token):
+            raise SlackError("token_expired")
         return install
 
     def _auth_test(self, install: Install) -> Json:
@@ -110,24 +119,39 @@ class WebAPI:
         return {"revoked": True}
 
     def _oauth_v2_access(self, authorization: str, arguments: Json) -> Json:
-        """Exchange a code; the client is named in the body or by basic authentication."""
+        """Exchange a code or a refresh token for a bot token.
+
+        The client is named in the body or by basic authentication.
+        """
         scheme, _, encoded = authorization.partition(" ")
         client_id = arguments.get("client_id")
         if scheme.lower() == "basic":
             client_id = base64.b64decode(encoded).decode().partition(":")[0]
         if not client_id:
             raise SlackError("invalid_client_id")
-        team_id = self.installations.redeem_code(str(arguments.get("code", "")))
-        if team_id is None:
-            raise SlackError("invalid_code")
-        install = self.installations.install(team_id)
+        if arguments.get("grant_type") == "refresh_token":
+            refresh_token = str(arguments.get("refresh_token", ""))
+            renewed = self.installations.redeem_refresh_token(refresh_token)
+            if renewed is None:
+                raise SlackError("invalid_refresh_token")
+            install = renewed
+        else:
+            team_id = self.installations.redeem_code(str(arguments.get("code", "")))
+            if team_id is None:
+                raise SlackError("invalid_code")
+            install = self.installations.install(team_id)
+        rotation: Json = {}
+        if self.rotates_tokens:
+            next_token = self.installations.new_refresh_token(install.team_id)
+            rotation = {"refresh_token": next_token, "expires_in": 43200}
         return {
+            **rotation,
             "access_token": install.token,
             "token_type": "bot",
-            "scope": _SCOPE,
+            "scope": SCOPE,
             "bot_user_id": install.bot_user_id,
             "app_id": install.app_id,
-            "team": {"id": team_id, "name": self.workspace.team(install.team_id)["name"]},
+            "team": {"id": install.team_id, "name": self.workspace.team(install.team_id)["name"]},
             "enterprise": None,
             "is_enterprise_install": False,
             "authed_user": {"id": "U1"},

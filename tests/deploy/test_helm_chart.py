@@ -24,6 +24,8 @@ EVERYTHING = {
     "ingress": {**VALUES["ingress"], "gatewayHost": "gateway.example.com"},
     "imagePullSecrets": [{"name": "registry"}],
     "agents": {"nodeSelector": {"pool": "agents"}},
+    "secrets": {**VALUES["secrets"], "sockets": "tollgate-sockets"},
+    "sockets": {"enabled": True},
 }
 PROCESSES = {"web", "worker", "celery", "beat", "reconciler", "agents", "gateway"}
 Manifest = dict[str, Any]
@@ -243,6 +245,23 @@ def test_beat_never_runs_twice_and_cpu_scales_what_has_one_core() -> None:
 def test_without_agents_nothing_of_them_is_left() -> None:
     names = [one["metadata"]["name"] for one in rendered(agents={"enabled": False})]
     assert [name for name in names if "agents" in name] == []
+
+
+def test_socket_mode_is_a_process_of_its_own_with_its_own_secret() -> None:
+    assert "sockets" not in of_kind("NetworkPolicy")
+    with pytest.raises(helm.HelmError, match=r"Set secrets\.sockets"):
+        rendered(sockets={"enabled": True})
+    [sockets] = [
+        one
+        for one in rendered(**EVERYTHING)
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "demo-sockets"
+    ]
+    [container] = sockets["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == commands.SOCKETS
+    secrets = [each["secretRef"]["name"] for each in container["envFrom"]]
+    assert secrets == ["tollgate-django", "tollgate-sockets"]
+    grace = sockets["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > int(COMPOSE["sockets"]["stop_grace_period"].removesuffix("s"))
 
 
 def test_the_document_shows_a_valid_configuration_of_prometheus() -> None:

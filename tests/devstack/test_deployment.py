@@ -31,6 +31,7 @@ SECRETS = {
         ("celery", commands.CELERY),
         ("beat", commands.BEAT),
         ("reconciler", commands.RECONCILER),
+        ("sockets", commands.SOCKETS),
         ("gateway", commands.GATEWAY),
         ("migrate", commands.MIGRATE),
     ],
@@ -64,6 +65,7 @@ _NOT_IN_ENV_FILE |= {"METRICS_PORT"}  # set where a process has no other HTTP
 _ONLY_WEB = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
 _ONLY_WEB |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
 _ONLY_WEB |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
+_ONLY_SOCKETS = {"SLACK_APP_TOKEN"}
 _SET_HERE = {
     "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
     "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
@@ -73,9 +75,10 @@ _SET_HERE = {
 @pytest.mark.parametrize(
     ("service", "settings", "left_out"),
     [
-        ("web", "config/settings.py", _NOT_IN_ENV_FILE),
+        ("web", "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_SOCKETS),
+        ("sockets", "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_WEB),
         *(
-            (name, "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_WEB)
+            (name, "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_WEB | _ONLY_SOCKETS)
             for name in ("worker", "celery", "beat", "reconciler", "migrate")
         ),
         ("agents", "coding_tasks/agent_worker/settings.py", set()),
@@ -110,8 +113,16 @@ def test_a_secret_reaches_only_services_that_need_it() -> None:
     of_web |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
     of_gateway = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "POSTHOG_API_KEY"}
     of_django = {"SECRET_KEY", "DATABASE_URL", "SLACK_SIGNING_SECRET"}
-    for name in ("worker", "celery", "beat", "reconciler", "migrate"):
-        assert not (of_web | of_gateway) & COMPOSE["services"][name]["environment"].keys()
+    holders = {
+        name
+        for name, one in COMPOSE["services"].items()
+        if "SLACK_APP_TOKEN" in one.get("environment", {})
+    }
+    assert holders == {"sockets"}
+    of_celery = {"SLACK_CLIENT_SECRET"}  # renews bot tokens that expire
+    for name in ("worker", "celery", "beat", "reconciler", "migrate", "sockets"):
+        others = (of_web | of_gateway) - (of_celery if name == "celery" else set())
+        assert not others & COMPOSE["services"][name]["environment"].keys()
     assert not of_gateway & COMPOSE["services"]["web"]["environment"].keys()
     assert not of_django & COMPOSE["services"]["gateway"]["environment"].keys()
 

@@ -25,7 +25,8 @@ WHO_NEEDS_IT = {
     "POSTHOG_API_KEY": {"gateway"},
     "GATEWAY_REDIS_URL": {"gateway"},
     "OTEL_EXPORTER_OTLP_HEADERS": {"gateway"},
-    "SLACK_CLIENT_SECRET": {"web"},
+    "SLACK_APP_TOKEN": {"sockets"},
+    "SLACK_CLIENT_SECRET": {"web", "celery"},
     "METRICS_TOKEN": {"web", "gateway"},
     "GATEWAY_SERVICE_TOKEN": {"gateway", "web"},
     "SLACK_SIGNING_SECRET": {"web", "demo-slack"},
@@ -68,12 +69,14 @@ def test_only_programs_that_need_a_secret_get_it(
 @pytest.mark.parametrize(
     ("file", "names", "unneeded"),
     [
-        ("config/settings.py", WEB, {"METRICS_PORT"}),  # one port, for one process
+        # one port, for one process; the token is for another process
+        ("config/settings.py", WEB, {"METRICS_PORT", "SLACK_APP_TOKEN"}),
         (
             "config/settings.py",
             DJANGO,
             {
                 "SLACK_SIGNING_SECRET",
+                "SLACK_APP_TOKEN",
                 "SLACK_CLIENT_ID",
                 "SLACK_CLIENT_SECRET",
                 "GATEWAY_SERVICE_TOKEN",

@@ -35,6 +35,7 @@ def test_everything_is_started_without_settings(tmp_path: Path) -> None:
         ({"TEMPORAL_ADDRESS": "temporal:7233"}, {"TEMPORAL_PORT", "TEMPORAL_UI_PORT"}),
         ({"SLACK_API_URL": "https://slack.example/api/"}, {"DEMO_SLACK_PORT"}),
         ({"SLACK_CLIENT_ID": "1.2"}, {"DEMO_SLACK_PORT"}),
+        ({"SLACK_APP_TOKEN": "xapp-1"}, {"DEMO_SLACK_PORT"}),
         ({"ANTHROPIC_API_KEY": "sk-ant"}, {"DEMO_MODEL_PORT"}),
         ({"OPENAI_API_KEY": "sk"}, {"DEMO_MODEL_PORT"}),
         ({"OPENAI_UPSTREAM_URL": "https://models.example"}, {"DEMO_MODEL_PORT"}),

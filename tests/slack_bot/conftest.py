@@ -27,6 +27,7 @@ from devstack.demo_slack.events import SignedRequest
 from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis
 from quota.resources import AI_CREDITS
+from slack_bot import arrivals
 from tests.fakes import FakeSlack
 from tests.ready_project import ready_project
 from tests.redis_timeouts import wait_as_in_production
@@ -42,6 +43,12 @@ def captured(name: str, **event: Any) -> dict[str, Any]:
     payload = json.loads((PAYLOADS / f"{name}.json").read_text())
     payload["event"] = {**payload.get("event", {}), **event}
     return payload
+
+
+@pytest.fixture(autouse=True)
+def _forget_notes() -> None:
+    """Have each test note what comes from Slack, although an earlier one did within the minute."""
+    arrivals.forget_notes()
 
 
 @pytest.fixture(scope="session")

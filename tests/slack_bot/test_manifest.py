@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.core.management import call_command
 from django.urls import resolve
 
 from slack_bot import install
+from slack_bot.manifest import manifest
 
 ROOT = Path(install.__file__).parent.parent
 MANIFEST = yaml.safe_load(Path(install.__file__).with_name("manifest.yaml").read_text())
@@ -89,3 +91,34 @@ def test_people_can_be_written_to_directly():
 
 def test_tokens_do_not_expire():
     assert MANIFEST["settings"]["token_rotation_enabled"] is False
+
+
+def test_the_server_s_own_address_replaces_the_example():
+    made = manifest("https://bot.acme.test")
+    assert "example.com" not in made
+    assert yaml.safe_load(made.replace("bot.acme.test", "tollgate.example.com")) == MANIFEST
+
+
+def test_in_socket_mode_slack_has_no_address_to_send_to():
+    made = yaml.safe_load(manifest("https://bot.acme.test", socket_mode=True))
+    assert made["settings"]["socket_mode_enabled"] is True
+    redirect = made["oauth_config"].pop("redirect_urls")
+    assert redirect == ["https://bot.acme.test/slack/oauth_redirect/"]
+    assert "url" not in yaml.safe_dump(made)
+    for part in ("features", "oauth_config", "settings"):
+        assert made[part].keys() >= MANIFEST[part].keys() - {"redirect_urls"}
+    events = MANIFEST["settings"]["event_subscriptions"]["bot_events"]
+    assert made["settings"]["event_subscriptions"]["bot_events"] == events
+    assert made["oauth_config"]["scopes"] == MANIFEST["oauth_config"]["scopes"]
+
+
+def test_slack_is_not_asked_to_send_browsers_to_an_address_without_tls():
+    made = yaml.safe_load(manifest("http://localhost:8000", socket_mode=True))
+    assert made["oauth_config"].keys() == {"scopes"}
+
+
+def test_the_command_prints_it(settings, capsys):
+    settings.PUBLIC_URL = "https://bot.acme.test"
+    call_command("slack_manifest", socket_mode=True)
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["settings"]["socket_mode_enabled"] is True

@@ -1,11 +1,15 @@
 """Only requests that Slack signed a short time ago are accepted."""
 
 import pytest
+from django.db import OperationalError
 from slack_sdk.signature import Clock
 
+from slack_bot.models import SlackArrival
 from slack_bot.signature import LARGEST_BODY, is_signed
 from tests.fakes import SIGNING_SECRET
 from tests.slack_bot.conftest import captured
+
+pytestmark = pytest.mark.django_db
 
 # The example of https://docs.slack.dev/authentication/verifying-requests-from-slack/
 EXAMPLE_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
@@ -139,3 +143,36 @@ def test_the_challenge_is_not_answered_unsigned(client):
     payload = captured("url_verification")
     response = client.post("/slack/events/", payload, content_type="application/json")
     assert response.status_code == 401
+
+
+# --- What is noted of requests -------------------------------------------------------------------
+def noted() -> set[tuple[str, str]]:
+    return set(SlackArrival.objects.values_list("way", "kind"))
+
+
+def test_a_signed_request_is_noted_at_most_once_a_minute(webhook, django_assert_num_queries):
+    assert webhook.deliver({"type": "x"}).status_code == 200
+    assert noted() == {("http", "events")}
+    with django_assert_num_queries(0):
+        webhook.deliver({"type": "x"})
+    assert webhook.deliver({"text": "help"}, "/slack/commands/").status_code == 200
+    assert noted() == {("http", "events"), ("http", "commands")}
+
+
+def test_a_wrong_signature_is_noted_as_such(webhook, settings):
+    settings.SLACK_SIGNING_SECRETS = ["another app's secret"]
+    assert webhook.deliver({"type": "x"}).status_code == 401
+    assert noted() == {("wrong", "events")}
+
+
+def test_a_request_without_a_signature_is_not_noted(client):
+    assert client.post("/slack/events/", b"{}", "application/json").status_code == 401
+    assert noted() == set()
+
+
+def test_a_note_that_cannot_be_written_changes_no_answer(webhook, monkeypatch):
+    def fail(**_fields):
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(SlackArrival.objects, "update_or_create", fail)
+    assert webhook.deliver({"type": "x"}).status_code == 200

@@ -50,6 +50,15 @@ reconciler:
   metricsPort: 9100
   grace: 15
   reaches: [database, redis, internet]
+sockets:
+  image: django
+  command: [python, manage.py, slack_socket]
+  secrets: [django, sockets]
+  env: [django]
+  metricsPort: 9100
+  volume: true
+  grace: 25
+  reaches: [database, redis, temporal, gateway, internet]
 agents:
   image: django
   command: [python, -m, coding_tasks.agent_worker]
