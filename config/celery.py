@@ -109,6 +109,11 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.clear_up_terminated_workflows",
         "schedule": 30.0,
     },
+    "renew Slack tokens": {
+        "task": "workflows.tasks.refresh_slack_tokens",
+        "schedule": 30.0,
+        "options": {"expires": 30.0},
+    },
     "look for workflows": {
         "task": "workflows.tasks.look_for_workflows",
         "schedule": 60.0,

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from billing import audit
 from billing.models import AuditEntry
-from projects.models import SlackWorkspace
+from projects.models import RotatingToken, SlackWorkspace
 from projects.named_search import NamedSearch
 from projects.second_look import SecondLookAdmin, SecondLookForm, reason_for_switching
 
@@ -34,7 +34,7 @@ class SlackWorkspaceForm(SecondLookForm):
         """Require a token for a new workspace."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         token = cleaned.get("new_bot_token", "")
-        if token and not token.startswith("xoxb-"):
+        if token and not token.startswith(("xoxb-", "xoxe.xoxb-")):
             self.add_error("new_bot_token", "A bot token begins with xoxb-.")
         if not token and self.instance._state.adding:
             self.add_error("new_bot_token", "A new workspace needs its bot token.")
@@ -87,7 +87,7 @@ class SlackWorkspaceAdmin(SecondLookAdmin, NamedSearch, admin.ModelAdmin[SlackWo
     search_ids = ["team_id", "enterprise_id"]
     named_by = ["name"]
     autocomplete_fields = ["project"]
-    readonly_fields = ["installed_at", "uninstalled_at"]
+    readonly_fields = ["scopes", "bot_token_expires", "installed_at", "uninstalled_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SlackWorkspace]:
         """Return the workspaces without their tokens, which no page needs to decrypt."""
@@ -97,6 +97,8 @@ class SlackWorkspaceAdmin(SecondLookAdmin, NamedSearch, admin.ModelAdmin[SlackWo
         """Save, and record in the audit trail that it was switched on or off."""
         with transaction.atomic():
             super().save_model(request, obj, form, change)
+            if form.cleaned_data.get("new_bot_token"):
+                RotatingToken.objects.filter(workspace=obj).delete()  # it renewed another token
             if change and "is_active" in form.changed_data:
                 action = AuditEntry.Action
                 audit.record(
@@ -111,6 +113,17 @@ class SlackWorkspaceAdmin(SecondLookAdmin, NamedSearch, admin.ModelAdmin[SlackWo
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         """Return False: deleting it would delete its mentions. Make it inactive instead."""
         return False
+
+    @admin.display(description="bot token expires")
+    def bot_token_expires(self, workspace: SlackWorkspace) -> str:
+        """Return when the bot token expires, and what kept it from being renewed."""
+        token = RotatingToken.objects.filter(workspace=workspace.pk).defer("refresh_token").first()
+        if token is None:
+            return "never"
+        expires = f"{token.expires_at:%Y-%m-%d %H:%M} UTC"
+        if token.refresh_at is None:
+            return f"{expires}. It cannot be renewed ({token.problem}): install the app again."
+        return f"{expires}. Not renewed yet: {token.problem}." if token.problem else expires
 
     @admin.display(ordering="project__organization__name")
     def organization(self, workspace: SlackWorkspace) -> str:

@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from projects import rotating_tokens
 from projects.models import Project, SlackWorkspace
 from slack_bot.events import Installation, Uninstalled
 
@@ -33,6 +34,11 @@ class Grant:
     bot_user_id: str
     bot_token: str
     installer_id: str = ""
+    refresh_token: str = ""
+    """Only with token rotation: what the bot token is renewed with."""
+    expires_in: timedelta = timedelta()
+    scopes: str = ""
+    """What was granted, comma-separated, if Slack says."""
 
 
 def find(installation: Installation) -> SlackWorkspace | None:
@@ -85,7 +91,9 @@ def connect(project: Project, grant: Grant) -> SlackWorkspace:
         workspace.is_active = True
         workspace.installed_at = timezone.now()
         workspace.uninstalled_at = None
+        workspace.scopes = grant.scopes
         workspace.save()
+        rotating_tokens.keep(workspace, grant.refresh_token, grant.expires_in, timezone.now())
     return workspace
 
 

@@ -13,3 +13,10 @@ THREADS_READ = Counter(
     "Threads that were read for an agent, by outcome: read, or unreadable.",
     ["outcome"],
 )
+
+TOKEN_REFRESHES = Counter(
+    "tollgate_slack_token_refreshes",
+    "Attempts to renew a bot token that expires, by outcome: renewed, failed (tried again soon), "
+    "refused (the app's id or secret is wrong) or final (the app must be installed again).",
+    ["outcome"],
+)

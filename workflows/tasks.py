@@ -38,7 +38,7 @@ from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, Notice, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
-from workflows.slack import pauses
+from workflows.slack import pauses, token_rotation
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,8 @@ _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops, because each takes the full time limit."""
 _TERMINATED_EVERY = 30
 """Seconds between two looks for workflows that were terminated."""
+_TOKENS_EVERY = 30
+"""Seconds between two looks for bot tokens that expire."""
 _LOST_EVERY = 60
 """Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
@@ -118,6 +120,12 @@ def announce_credits() -> None:
     """Tell teams that their credits run low, or that they have some again."""
     for notice in credit_notices.claim_new(timezone.now()):
         notices.deliver(notice)
+
+
+@shared_task(expires=_TOKENS_EVERY)
+def refresh_slack_tokens() -> None:
+    """Renew the bot tokens that expire soon."""
+    token_rotation.refresh_due(timezone.now())
 
 
 @shared_task(expires=_EXPIRES)

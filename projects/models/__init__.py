@@ -10,7 +10,7 @@ from projects.models.credentials import (
     PersonalAPIKey,
 )
 from projects.models.organizations import Membership, Organization, Project, User
-from projects.models.slack_workspaces import SlackWorkspace
+from projects.models.slack_workspaces import RotatingToken, SlackWorkspace
 
 __all__ = [
     "Change",
@@ -24,6 +24,7 @@ __all__ = [
     "Organization",
     "PersonalAPIKey",
     "Project",
+    "RotatingToken",
     "SlackWorkspace",
     "User",
 ]

@@ -37,6 +37,13 @@ class SlackWorkspace(models.Model):
         help_text="Gets a message when credits run low and when there are credits again: a channel "
         "(C…) that the bot is in, or a person (U…). Empty: no messages.",
     )
+    scopes = models.CharField(
+        max_length=1000,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What Slack granted at the installation, comma-separated.",
+    )
     is_active = models.BooleanField(default=True)
     installed_at = models.DateTimeField(auto_now_add=True)
     uninstalled_at = models.DateTimeField(null=True, blank=True)
@@ -65,3 +72,25 @@ class SlackWorkspace(models.Model):
     def distinct_id(self, user_id: str) -> str:
         """Return how usage events name a Slack user of this workspace."""
         return f"slack:{self.team_id or self.enterprise_id}:{user_id}"
+
+
+class RotatingToken(models.Model):
+    """How the bot token of a workspace is renewed, if the app has token rotation."""
+
+    workspace = models.OneToOneField(
+        SlackWorkspace, on_delete=models.CASCADE, related_name="rotating_token"
+    )
+    refresh_token = EncryptedTextField()
+    expires_at = models.DateTimeField(help_text="When the bot token stops working.")
+    refresh_at = models.DateTimeField(
+        null=True,
+        db_index=True,
+        help_text="When to renew it. A process that does so moves this, so that no other does. "
+        "Empty: it can't be renewed.",
+    )
+    problem = models.CharField(
+        max_length=100, blank=True, default="", help_text="Why it was not renewed."
+    )
+
+    def __str__(self) -> str:
+        return f"bot token of {self.workspace}"

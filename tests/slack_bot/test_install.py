@@ -1,13 +1,22 @@
 """Installing the app in a workspace: who may do it, and for which project."""
 
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
-from projects.models import Membership, Organization, Project, SlackWorkspace, User
+from projects.models import (
+    Membership,
+    Organization,
+    Project,
+    RotatingToken,
+    SlackWorkspace,
+    User,
+)
 from slack_bot import install
 
 INSTALL, REDIRECT = "/slack/install/", "/slack/oauth_redirect/"
@@ -221,16 +230,26 @@ def test_a_slack_that_cannot_be_reached_is_reported(browser, slack, settings):
     assert finish(browser, slack, state).status_code == 400
 
 
-def test_an_app_with_token_rotation_is_refused(browser, slack, monkeypatch):
-    granted = slack.slack.web_api._oauth_v2_access
-    monkeypatch.setattr(
-        slack.slack.web_api,
-        "_oauth_v2_access",
-        lambda *arguments: granted(*arguments) | {"refresh_token": "xoxe-1", "expires_in": 43200},
-    )
-    response = finish(browser, slack, begin(browser)["state"])
-    assert response.status_code == 400
-    assert "rotation" in response.content.decode()
+def test_an_app_with_token_rotation_gets_its_tokens_renewed(browser, slack):
+    slack.rotate_tokens()
+    assert finish(browser, slack, begin(browser)["state"]).status_code == 200
+    token = RotatingToken.objects.get()
+    assert token.refresh_token.startswith("xoxe-1-")
+    assert timedelta(hours=11) < token.expires_at - timezone.now() <= timedelta(hours=12)
+    assert token.workspace == SlackWorkspace.objects.get()
+
+
+def test_an_installation_without_token_rotation_ends_the_renewal(browser, slack):
+    slack.rotate_tokens()
+    finish(browser, slack, begin(browser)["state"])
+    slack.slack.web_api.rotates_tokens = False
+    finish(browser, slack, begin(browser)["state"])
+    assert not RotatingToken.objects.exists()
+
+
+def test_the_granted_scopes_are_stored(browser, slack):
+    finish(browser, slack, begin(browser)["state"])
+    assert set(SlackWorkspace.objects.get().scopes.split(",")) == set(install.SCOPES)
 
 
 def test_an_organization_name_is_shown_as_text(project, admin):

@@ -5,14 +5,25 @@ import re
 import socket
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 
+import structlog
 from cryptography.fernet import InvalidToken
 from django.conf import settings
+from django.db import Error as StoreError
+from django.utils import timezone
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackRequestError
+from slack_sdk.web import SlackResponse
 
+from projects import rotating_tokens
+from projects.hints import run_soon
 from projects.models import SlackWorkspace
+
+log = structlog.get_logger(__name__)
+
+_Client = TypeVar("_Client", bound=WebClient)
 
 TIMEOUT = 10
 """Seconds without an answer after which a call counts as lost."""
@@ -28,10 +39,11 @@ _TEMPORARY = {
     "external_channel_migrating",
     "team_added_to_org",
     "org_login_required",
+    "token_expired",  # with token rotation: it is being renewed, or the app is installed again
     "accesslimited",  # the administrators' list of networks, which they can correct
 }
 _PERHAPS_DONE = {"internal_error", "fatal_error", "update_failed"}
-_DISCONNECTED = {"account_inactive", "token_revoked", "token_expired", "invalid_auth", "not_authed"}
+_DISCONNECTED = {"account_inactive", "token_revoked", "invalid_auth", "not_authed"}
 _REFUSED_HERE = {
     "channel_not_found",
     "not_in_channel",
@@ -110,12 +122,43 @@ def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
     """
     if not workspace.is_active:
         raise Uninstalled(str(workspace))
-    return web_client(workspace.bot_token, timeout)
+    client = _WorkspaceClient(workspace.bot_token, **_options(timeout))
+    client.workspace_id = workspace.pk
+    return _through_urllibs_proxy(client)
 
 
 def web_client(token: str | None = None, timeout: int = TIMEOUT) -> WebClient:
     """Return a client of the configured Slack that obeys `HTTPS_PROXY` and `NO_PROXY`."""
-    client = WebClient(token, base_url=settings.SLACK_API_URL, timeout=timeout, retry_handlers=[])
+    return _through_urllibs_proxy(WebClient(token, **_options(timeout)))
+
+
+class _WorkspaceClient(WebClient):
+    """Has the workspace's bot token renewed soon if Slack says that it has expired."""
+
+    workspace_id: int
+
+    def api_call(self, *arguments: Any, **options: Any) -> SlackResponse:
+        try:
+            return super().api_call(*arguments, **options)
+        except SlackApiError as error:
+            if error.response.get("error") == "token_expired":
+                _renew_soon(self.workspace_id, self.token or "")
+            raise
+
+
+def _renew_soon(workspace_id: int, bot_token: str) -> None:
+    try:
+        if rotating_tokens.note_expired(workspace_id, bot_token, timezone.now()):
+            run_soon("workflows.tasks.refresh_slack_tokens")
+    except StoreError as error:
+        log.warning("an expired token was not noted", error=type(error).__name__)
+
+
+def _options(timeout: int) -> dict[str, Any]:
+    return {"base_url": settings.SLACK_API_URL, "timeout": timeout, "retry_handlers": []}
+
+
+def _through_urllibs_proxy(client: _Client) -> _Client:
     # The SDK ignores NO_PROXY. If it has no proxy of its own, urllib obeys both variables.
     client.proxy = None
     return client

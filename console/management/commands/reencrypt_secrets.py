@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand
 from django.db import transaction
 
 from coding_tasks.models import GitCredential
-from projects.models import SlackWorkspace
+from projects.models import RotatingToken, SlackWorkspace
 
 
 class Command(BaseCommand):
@@ -15,11 +15,14 @@ class Command(BaseCommand):
     help = __doc__
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        """Save every Slack bot token and every credential of repositories in one transaction."""
+        """Save every token of Slack and every credential of repositories in one transaction."""
         with transaction.atomic():
             workspaces = list(SlackWorkspace.objects.select_for_update())
             for workspace in workspaces:
                 workspace.save(update_fields=["bot_token"])
+            tokens = list(RotatingToken.objects.select_for_update())
+            for token in tokens:
+                token.save(update_fields=["refresh_token"])
             credentials = list(GitCredential.objects.select_for_update())
             for credential in credentials:
                 credential.save(update_fields=["secret"])

@@ -98,6 +98,7 @@ LATER = [
     "request_timeout",
     "service_unavailable",
     "team_added_to_org",
+    "token_expired",
 ]
 # a search for the message, which may have been posted,
 UNKNOWN = ["fatal_error", "internal_error", "update_failed"]
@@ -106,7 +107,6 @@ DISCONNECTED = [
     "account_inactive",
     "invalid_auth",
     "not_authed",
-    "token_expired",
     "token_revoked",
 ]
 
