@@ -10,6 +10,7 @@ from typing import Any
 import requests
 from django.conf import settings
 from django.db import Error as DatabaseFailure
+from django.utils import timezone
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
@@ -17,7 +18,9 @@ from temporalio.service import RPCError
 
 from coding_tasks.agent_readiness import agent_workers
 from console.doctor.findings import Finding, brief
-from projects.models import SlackWorkspace
+from projects.models import RotatingToken, SlackWorkspace
+from slack_bot.scopes import missing_scopes, remember_scopes
+from slack_bot.socket_mode.reports import listening
 from workflows.client import connect
 from workflows.slack.client import client_for, failure_of
 
@@ -86,7 +89,7 @@ def slack_findings() -> Iterator[Finding]:
         yield Finding("slack", "ok", "the app is not installed in any workspace yet")
     for workspace in installed[:MOST_WORKSPACES]:
         try:
-            client_for(workspace, timeout=PATIENCE).auth_test()
+            answer = client_for(workspace, timeout=PATIENCE).auth_test()
         except Exception as error:
             failure = failure_of(error)
             if failure is None:
@@ -100,8 +103,49 @@ def slack_findings() -> Iterator[Finding]:
             )
         else:
             yield Finding("slack", "ok", f"{workspace}: the bot token is accepted")
+            yield from _scopes(workspace, remember_scopes(workspace, answer))
+        yield from _renewal(workspace)
     if len(installed) > MOST_WORKSPACES:
         yield Finding("slack", "ok", f"only {MOST_WORKSPACES} workspaces were asked")
+    yield from _sockets()
+
+
+def _scopes(workspace: SlackWorkspace, granted: str) -> Iterator[Finding]:
+    lacking = missing_scopes(granted)
+    if granted and lacking:
+        yield Finding(
+            "slack scopes",
+            "warning",
+            f"{workspace} did not grant {', '.join(lacking)}",
+            "Add them to the Slack app (manage.py slack_manifest), and install it again.",
+        )
+
+
+def _renewal(workspace: SlackWorkspace) -> Iterator[Finding]:
+    token = RotatingToken.objects.filter(workspace=workspace).defer("refresh_token").first()
+    if token is None:
+        return
+    expires = f"the bot token of {workspace} expires at {token.expires_at:%Y-%m-%d %H:%M} UTC"
+    if token.refresh_at is None:
+        do = "Install the app again (/slack/install/)."
+        problem = f"{expires} and cannot be renewed ({token.problem})"
+        yield Finding("slack token", "error", problem, do)
+    elif token.problem:
+        do = "See SLACK_CLIENT_ID and SLACK_CLIENT_SECRET of Celery, and whether it reaches Slack."
+        yield Finding("slack token", "warning", f"{expires}: {token.problem}", do)
+    else:
+        yield Finding("slack token", "ok", expires)
+
+
+def _sockets() -> Iterator[Finding]:
+    """Say which processes listen in Socket Mode, if any does."""
+    for each in listening(timezone.now()):
+        if each.connected_since is None:
+            do = "See Socket Mode and the app-level tokens in the app's settings, and its log."
+            why = f"{each.process} is not connected ({each.problem or 'not yet'})"
+            yield Finding("slack socket", "error", why, do)
+        else:
+            yield Finding("slack socket", "ok", f"{each.process} is connected")
 
 
 def gateway_findings() -> Iterator[Finding]:

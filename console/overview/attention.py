@@ -11,6 +11,7 @@ from django.utils.http import urlencode
 
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.verification.drift import drifted
+from projects.models import RotatingToken
 from workflows.models import CreditRequest, FollowUp, Mention, Notice
 
 LATE = timedelta(minutes=5)
@@ -118,6 +119,21 @@ def _given_up(now: datetime) -> Iterator[Concern]:
         )
 
 
+def _bot_tokens(now: datetime) -> Iterator[Concern]:
+    spent = Q(refresh_at__isnull=True)
+    late = ~Q(problem="") & Q(expires_at__lt=now + timedelta(hours=1))
+    tokens = RotatingToken.objects.filter(spent | late, workspace__is_active=True)
+    for token in tokens.select_related("workspace").defer("refresh_token", "workspace__bot_token"):
+        yield Concern(
+            f"The bot token of {token.workspace} expires at {_moment(token.expires_at)} and was "
+            f"not renewed ({token.problem}).",
+            "Install the app again."
+            if token.refresh_at is None
+            else "Check SLACK_CLIENT_ID and SLACK_CLIENT_SECRET of Celery.",
+            reverse("admin:projects_slackworkspace_change", args=[token.workspace_id]),
+        )
+
+
 def _undecided_mentions(now: datetime) -> Iterator[Concern]:
     stuck = Mention.objects.filter(state=Mention.State.RECEIVED, received_at__lt=now - LATE).count()
     if stuck:
@@ -157,6 +173,7 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[datetime], Iterator[Concern]]], .
     (("billing.view_account",), _late_decisions),
     (("billing.view_usageevent",), _provider_errors),
     (("workflows.view_creditrequest",), _requests_for_credits),
+    (("projects.view_slackworkspace",), _bot_tokens),
     (("workflows.view_notice",), _given_up),
     (("workflows.view_mention",), _undecided_mentions),
     (("workflows.view_followup",), _undelivered_follow_ups),

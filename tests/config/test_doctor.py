@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,10 +18,12 @@ from billing.models import QuarantinedEvent
 from console.doctor import services, stores
 from console.doctor.findings import Finding, as_text, clock_finding
 from console.management.commands import doctor
+from projects import rotating_tokens
 from projects.change_feed import Change, cursor
-from projects.models import SlackWorkspace
+from projects.models import RotatingToken, SlackWorkspace
 from projects.redis_connection import redis_connection
 from quota.published.limited_set import MARKER
+from slack_bot.models import SlackSocket
 from tests.fakes import FakeSlack
 from tests.ready_project import ready_project
 from workflows.models import Mention
@@ -174,6 +177,38 @@ def test_slack_is_asked_for_each_installed_workspace_only(workspace, settings):
     SlackWorkspace.objects.update(is_active=False)
     [nobody] = services.slack_findings()
     assert nobody.level == "ok"
+
+
+def test_scopes_that_a_workspace_did_not_grant_are_named(workspace, settings, monkeypatch):
+    monkeypatch.setattr("devstack.demo_slack.app.SCOPE", "chat:write,commands")
+    with FakeSlack() as slack:
+        settings.SLACK_API_URL = slack.api_url
+        [_, lacking] = services.slack_findings()
+    assert lacking.level == "warning"
+    assert "users:read" in lacking.message
+    assert SlackWorkspace.objects.get().scopes == "chat:write,commands"
+
+
+def test_a_bot_token_that_cannot_be_renewed_is_an_error(workspace, settings):
+    now = timezone.now()
+    rotating_tokens.keep(workspace, "xoxe-1-x", timedelta(hours=12), now)
+    with FakeSlack() as slack:
+        settings.SLACK_API_URL = slack.api_url
+        assert problems(services.slack_findings()) == {}
+        RotatingToken.objects.update(problem="bad_client_secret")
+        assert problems(services.slack_findings()) == {"slack token": "warning"}
+        RotatingToken.objects.update(problem="invalid_refresh_token", refresh_at=None)
+        assert problems(services.slack_findings()) == {"slack token": "error"}
+        assert "xoxe" not in repr(list(services.slack_findings()))
+
+
+def test_processes_in_socket_mode_are_listed(db):
+    now = timezone.now()
+    SlackSocket.objects.create(pk=uuid.uuid4(), process="a:1", seen_at=now, connected_since=now)
+    SlackSocket.objects.create(pk=uuid.uuid4(), process="b:1", seen_at=now, problem="invalid_auth")
+    [_, connected, refused] = services.slack_findings()
+    assert (connected.level, refused.level) == ("ok", "error")
+    assert "invalid_auth" in refused.message
 
 
 class Gateway(BaseHTTPRequestHandler):

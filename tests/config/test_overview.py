@@ -15,7 +15,8 @@ from billing.allowances.limits import set_limit
 from billing.models import Account, UsageTotal
 from coding_tasks.agent_worker.exchange import Exchange
 from console.overview.records import GROUPS
-from projects.models import Project, SlackWorkspace, User
+from projects import rotating_tokens
+from projects.models import Project, RotatingToken, SlackWorkspace, User
 from quota.models import SetMember
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, usage_event
@@ -245,6 +246,17 @@ class TestConcerns:
             "1 mention waited more than five minutes to start.",
             "1 follow-up waited more than five minutes for its workflow.",
         ]
+
+    def test_bot_tokens_that_cannot_be_renewed(self, admin_client, first_page, project):
+        workspace = mention(project).workspace
+        rotating_tokens.keep(workspace, "xoxe-1-x", timedelta(hours=12), NOW)
+        assert self.sentences(first_page) == []
+        RotatingToken.objects.update(refresh_at=None, problem="invalid_refresh_token")
+        [concern] = first_page().context["concerns"]
+        assert "was not renewed (invalid_refresh_token)" in concern.sentence
+        assert concern.advice == "Install the app again."
+        page = admin_client.get(concern.link)
+        assert "It cannot be renewed (invalid_refresh_token)" in page.content.decode()
 
     def test_requests_for_credits(self, first_page, project):
         CreditRequest.objects.create(mention=mention(project), suggested_micro=CREDIT)

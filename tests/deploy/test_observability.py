@@ -18,6 +18,7 @@ import config.request_metrics
 import gateway.telemetry.metrics
 import projects.log_in_throttle
 import quota.metrics
+import slack_bot.socket_mode.metrics
 import workflows.metrics
 from config.store_metrics import FAMILIES
 
@@ -40,6 +41,7 @@ DEFINED_IN = (
     gateway.telemetry.metrics,
     projects.log_in_throttle,
     quota.metrics,
+    slack_bot.socket_mode.metrics,
     workflows.metrics,
 )
 OF_PROMETHEUS = {"job", "instance", "le"}
@@ -214,9 +216,12 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 # --- docker compose ------------------------------------------------------------------------------
 def test_compose_starts_them_only_if_asked() -> None:
     profiles = {name: one.get("profiles") for name, one in COMPOSE["services"].items()}
-    chosen = {name for name, given in profiles.items() if given}
-    assert chosen == {"prometheus", "grafana"}
-    assert all(profiles[name] == ["observability"] for name in chosen)
+    chosen = {name: given for name, given in profiles.items() if given}
+    assert chosen == {
+        "prometheus": ["observability"],
+        "grafana": ["observability"],
+        "sockets": ["socket-mode"],
+    }
 
 
 def test_what_they_mount_exists() -> None:
@@ -230,15 +235,21 @@ def test_prometheus_asks_every_process_that_has_metrics() -> None:
     asked = {
         target
         for job in PROMETHEUS["scrape_configs"]
-        for static in job["static_configs"]
+        for static in job.get("static_configs", [])
         for target in static["targets"]
+    }
+    asked |= {
+        f"{name}:{found['port']}"
+        for job in PROMETHEUS["scrape_configs"]
+        for found in job.get("dns_sd_configs", [])
+        for name in found["names"]
     }
     workers = {
         f"{name}:{one['environment']['METRICS_PORT']}"
         for name, one in COMPOSE["services"].items()
         if "METRICS_PORT" in (one.get("environment") or {})
     }
-    assert workers == {"worker:9100", "celery:9100", "reconciler:9100"}
+    assert workers == {"worker:9100", "celery:9100", "reconciler:9100", "sockets:9100"}
     assert asked == workers | {"web:8000", "gateway:8100"}
     for target in asked:
         service = COMPOSE["services"][target.partition(":")[0]]

@@ -1,0 +1,23 @@
+"""Which of the scopes that the app needs a workspace has granted."""
+
+from slack_sdk.web import SlackResponse
+
+from projects.models import SlackWorkspace
+from slack_bot.install import SCOPES
+
+
+def missing_scopes(granted: str) -> list[str]:
+    """Return the needed scopes that are not in the comma-separated list."""
+    return sorted(set(SCOPES) - {scope.strip() for scope in granted.split(",")})
+
+
+def remember_scopes(workspace: SlackWorkspace, answer: SlackResponse) -> str:
+    """Store and return what the bot token may do, which Slack says with each answer.
+
+    Return what was stored before if this answer doesn't say.
+    """
+    named = (value for name, value in answer.headers.items() if name.lower() == "x-oauth-scopes")
+    granted = str(next(named, ""))[:1000]
+    if granted and granted != workspace.scopes:
+        SlackWorkspace.objects.filter(pk=workspace.pk).update(scopes=granted)
+    return granted or workspace.scopes
