@@ -2,10 +2,11 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from console.setup import pages as setup
 from console.threads import pages
 from projects.log_in_throttle import throttled
 from projects.oauth_metadata import authorization_server_metadata
@@ -26,6 +27,12 @@ urlpatterns = [
     path("login/", throttled(LoginView.as_view(template_name="projects/login.html")), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("setup/", admin.site.admin_view(setup.setup_page), name="setup"),
+    re_path(
+        r"^setup/manifest-(?P<variant>http|socket)\.yaml$",
+        admin.site.admin_view(setup.manifest_file),
+        name="setup-manifest",
+    ),
     path("admin/threads/", admin.site.admin_view(pages.threads_page), name="threads"),
     path(THREAD, admin.site.admin_view(pages.thread_page), name="thread"),
     path("admin/", admin.site.urls),

@@ -12,7 +12,8 @@ from console.overview.attention import concerns
 from console.overview.limited import standings, usage_link
 from console.overview.spending import organizations, spending, spending_chart
 from console.report_page import report_page
-from console.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.report_permissions import ORGANIZATION_USAGE, SETUP, THREADS
+from console.setup.steps import steps
 from console.usage import breakdown
 from workflows.models import Mention
 
@@ -40,6 +41,10 @@ def overview_page(request: HttpRequest) -> TemplateResponse:
     if user.has_perm("workflows.view_mention"):
         shown["refusals"] = _refusals_of_today(now)
     shown["concerns"] = concerns(user, now)
+    if user.has_perms(SETUP):
+        found = steps(now, ask=False)
+        shown["steps_all"], shown["steps_done"] = len(found), sum(step.is_done for step in found)
+        shown["next_step"] = next((step for step in found if not step.is_done), None)
     if user.has_perm("coding_tasks.view_projectagent"):
         shown["agent_workers"] = agent_workers()
     shown["may_see_usage"] = user.has_perms(ORGANIZATION_USAGE)

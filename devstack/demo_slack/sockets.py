@@ -7,7 +7,9 @@ import asyncio
 import json
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -146,7 +148,7 @@ class Sockets:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(transport.abort)
 
-    def _run(self, action: "asyncio._CoroutineLike[None]") -> None:
+    def _run(self, action: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None, "no connection was ever opened"
         asyncio.run_coroutine_threadsafe(action, self._loop).result(10)
 

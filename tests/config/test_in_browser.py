@@ -5,6 +5,7 @@ Set `SCREENSHOTS` to a directory to keep pictures there (`make screenshots`).
 
 import io
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from billing.models import DecisionRecord
 from devstack.screenshots import browser
+from slack_bot.models import SlackSocket
 from tests.config.busy_month import BusyMonth
 
 playwright = pytest.importorskip(
@@ -161,3 +164,20 @@ def test_without_javascript_the_table_is_there(eyes, where, live_server):
     assert page.locator("details.as-table tfoot").is_visible()
     assert not page.locator("#chart-so-far").is_visible()
     context.close()
+
+
+def test_the_setup_page_shows_by_itself_what_changes(eyes):
+    page = eyes.look("/setup/")
+    step = page.locator("#setup-steps li", has_text="Let Slack reach this server")
+    assert "done" not in step.inner_text()
+    page.locator("button[data-copies]").first.click()
+    page.locator("button[data-copies]", has_text="Copied").wait_for()
+    now = timezone.now()
+    SlackSocket.objects.create(pk=uuid.uuid4(), process="bot:1", seen_at=now, connected_since=now)
+    step.get_by_text("Listening in Socket Mode: bot:1").wait_for()
+    for dark in (True, False):
+        narrow = eyes.look("/setup/", narrow=True, dark=dark)
+        assert narrow.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        narrow.close()
+    page.close()
+    assert eyes.complaints == []
