@@ -16,7 +16,7 @@ def table(stack: Stack, project: DemoProject) -> str:
         address = f"http://localhost:{stack.ports['DEMO_SLACK_PORT']}/"
         rows.insert(0, ("Demo Slack", address, "mention the bot here"))
     else:
-        rows.insert(0, ("Slack", f"{public}/slack/install/", "install the app in a workspace"))
+        rows.insert(0, ("Slack", f"{public}/setup/", "the steps to your own Slack"))
     if stack.starts_demo_model:
         address = f"http://localhost:{stack.ports['DEMO_MODEL_PORT']}/"
         rows.append(("Demo model", address, "scripted answers, no real model"))

@@ -75,20 +75,21 @@ class Listener:
         for worker in self._workers:
             worker.start()
         try:
-            while self._is_to_go_on():
+            while self._take_turn():
                 pass
         finally:
             is_finished = self._finish()
         return is_finished
 
-    def _is_to_go_on(self) -> bool:
+    def _take_turn(self) -> bool:
+        """Do what is due, and wait for the next news. Return False once `stop` was called."""
         now = time.monotonic()
         if self._current is None and now >= self._connect_at:
             self._connect()
         self._close_old(now)
         if now >= self._report_at:
             self._say(now)
-        due = self._report_at
+        due = min([self._report_at, *self._older.values()])
         if self._current is None:
             due = min(due, self._connect_at)
         try:
@@ -152,7 +153,7 @@ class Listener:
         for connection, ends in list(self._older.items()):
             if now >= ends:
                 connection.close()
-            if not connection.is_open:
+            if now >= ends or not connection.is_open:
                 del self._older[connection]
 
     def _say(self, now: float) -> None:

@@ -27,6 +27,7 @@ from tests.conftest import wait_until
 from tests.fakes import FakeSlack
 from tests.quota.published.test_reconciler import address_of_the_test_database
 from workflows.models import Mention
+from workflows.slack import picker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_client")]
 
@@ -154,6 +155,21 @@ def test_a_form_with_errors_says_so_in_the_acknowledgement(socket_slack, monkeyp
         assert run(socket_slack, interactions.submit(payload)) == {"amount": "Give a number."}
 
 
+def test_a_search_for_repositories_gets_its_options_in_the_acknowledgement(
+    socket_slack, workspace, repository
+):
+    message = socket_slack.post()
+    with listeners(socket_slack):
+        kept(socket_slack, message)
+        block_id = picker.block_id(Mention.objects.get().pk)
+        interactions = socket_slack.slack.interactions
+        typed = interactions.block_suggestion(
+            message, "C1", "U1", block_id, picker.ACTION_ID, "shop"
+        )
+        options = run(socket_slack, interactions.suggestions(typed))
+    assert [option["text"]["text"] for option in options] == ["acme/shop"]
+
+
 def test_the_end_of_an_installation_is_noticed(socket_slack, workspace):
     with listeners(socket_slack):
         socket_slack.slack.events.queue(socket_slack.event_of({"type": "app_uninstalled"}))
@@ -194,18 +210,21 @@ def test_several_listeners_share_the_events_without_doubles(socket_slack):
 
 # --- Staying connected ---------------------------------------------------------------------------
 @pytest.mark.parametrize("reason", ["refresh_requested", "warning"])
-def test_another_connection_is_opened_while_the_old_one_still_works(socket_slack, reason):
+def test_another_connection_is_opened_while_the_old_one_still_works(
+    socket_slack, reason, monkeypatch
+):
     with listeners(socket_slack):
+        monkeypatch.setattr(backoff, "FIRST", 60.0)  # it is no failure, so there is no wait
         socket_slack.slack.sockets.announce(reason)
-        wait_until(lambda: len(socket_slack.slack.sockets) == 2, what="the second connection")
+        wait_until(lambda: len(socket_slack.slack.sockets) == 2, 25, "the second connection")
         kept(socket_slack, *(socket_slack.post() for _ in range(4)))  # over both in turn
 
 
 def test_a_replaced_connection_is_closed_after_a_while(socket_slack, monkeypatch):
-    monkeypatch.setattr(listener, "OLD_CONNECTION_LASTS", 0.1)
+    monkeypatch.setattr(listener, "OLD_CONNECTION_LASTS", 2.0)
     with listeners(socket_slack):
         socket_slack.slack.sockets.announce("warning")
-        wait_until(lambda: opened(socket_slack) == 2, what="the second connection")
+        wait_until(lambda: len(socket_slack.slack.sockets) == 2, what="the second connection")
         wait_until(lambda: len(socket_slack.slack.sockets) == 1, what="the end of the first")
 
 
