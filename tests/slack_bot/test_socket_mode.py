@@ -20,7 +20,8 @@ from django.utils import timezone
 from devstack.demo_slack import events as demo_events
 from projects.models import SlackWorkspace
 from slack_bot.models import SlackArrival, SlackSocket
-from slack_bot.socket_mode import backoff, envelopes, listener
+from slack_bot.socket_mode import backoff, envelopes, listener, metrics
+from slack_bot.socket_mode.connection import Connection
 from slack_bot.socket_mode.listener import Listener
 from slack_bot.socket_mode.reports import listening
 from tests.conftest import wait_until
@@ -341,14 +342,29 @@ def held(monkeypatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     go_on.set()
 
 
-def test_what_was_begun_is_finished_and_acknowledged_before_the_end(socket_slack, held):
+def test_what_was_begun_is_finished_and_acknowledged_before_the_end(
+    socket_slack, held, monkeypatch
+):
     begun, go_on = held
-    with listeners(socket_slack) as [one]:
+    acknowledged = metrics.ENVELOPES.labels(kind="events_api", outcome="acknowledged")._value
+    before, take_no_more, close = acknowledged.get(), Connection.take_no_more, Connection.close
+    when_closed: list[float] = []
+
+    def take_no_more_and_let_the_handler_go_on(connection):
+        take_no_more(connection)
+        go_on.set()
+
+    def note_and_close(connection):
+        when_closed.append(acknowledged.get() - before)
+        close(connection)
+
+    monkeypatch.setattr(Connection, "take_no_more", take_no_more_and_let_the_handler_go_on)
+    monkeypatch.setattr(Connection, "close", note_and_close)
+    with listeners(socket_slack):
         message = socket_slack.post()
         assert begun.wait(20)
-        one.stop()
-        go_on.set()
-        kept(socket_slack, message)
+    assert when_closed == [1]
+    kept(socket_slack, message)
 
 
 def test_a_handler_that_hangs_does_not_hold_up_the_end_for_ever(socket_slack, held, monkeypatch):
