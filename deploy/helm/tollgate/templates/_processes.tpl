@@ -58,7 +58,7 @@ sockets:
   metricsPort: 9100
   volume: true
   grace: 25
-  reaches: [database, redis, temporal, gateway, internet]
+  reaches: [database, redis, temporal, internet]
 agents:
   image: django
   command: [python, -m, coding_tasks.agent_worker]
