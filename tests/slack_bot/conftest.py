@@ -261,7 +261,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
-def webhook(client: Client, slack: FakeSlack, redis_client) -> Webhook:
+def webhook(client: Client, slack: FakeSlack, redis_client, db) -> Webhook:
     return Webhook(client, slack)
 
 

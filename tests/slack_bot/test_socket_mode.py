@@ -360,8 +360,10 @@ def test_what_was_begun_is_finished_and_acknowledged_before_the_end(
 
     monkeypatch.setattr(Connection, "take_no_more", take_no_more_and_let_the_handler_go_on)
     monkeypatch.setattr(Connection, "close", note_and_close)
+    written = {"user": "U1", "text": "<@UBOT> please look", "team": "T1"}
+    message = socket_slack.slack.workspace.add_message("C1", written)
     with listeners(socket_slack):
-        message = socket_slack.post()
+        socket_slack.slack.events.queue(socket_slack.event(message))
         assert begun.wait(20)
     assert when_closed == [1]
     kept(socket_slack, message)
@@ -369,7 +371,7 @@ def test_what_was_begun_is_finished_and_acknowledged_before_the_end(
 
 def test_a_handler_that_hangs_does_not_hold_up_the_end_for_ever(socket_slack, held, monkeypatch):
     monkeypatch.setattr(listener, "GRACE", 0.2)
-    begun, _ = held
+    begun, go_on = held
     made = Listener(socket_slack.use_socket_mode())
     ended: list[bool] = []
     thread = threading.Thread(target=lambda: ended.append(made.run()))
@@ -380,6 +382,9 @@ def test_a_handler_that_hangs_does_not_hold_up_the_end_for_ever(socket_slack, he
     made.stop()
     thread.join(20)
     assert ended == [False]
+    go_on.set()
+    for worker in made._workers:  # they use the database
+        worker.join(20)
 
 
 @contextmanager
