@@ -13,8 +13,9 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
 from workflows import wording
 from workflows.credit_requests.deciding import may_decide
+from workflows.home import words
 from workflows.home.team_usage import team_usage
-from workflows.wording import escape, person
+from workflows.wording import escape
 
 _TASKS = 5
 _SPENDERS = 5
@@ -44,7 +45,7 @@ def top_answer(workspace: SlackWorkspace, user_id: str) -> str:
     ranking = rank(usage.by_user, _TOP_SPENDERS)
     if not ranking.top:
         return wording.nothing_used(usage.since)
-    lines = [wording.team_has_used(usage.since, display(ranking.total.credits_micro))]
+    lines = [wording.used_by_team(usage.since, display(ranking.total.credits_micro))]
     if ranking.others:
         others = display(ranking.others_used.credits_micro)
         return "\n".join(
@@ -78,13 +79,4 @@ def _tasks(workspace: SlackWorkspace, user_id: str) -> list[str]:
 
 
 def _spenders(ranking: Ranking) -> list[str]:
-    return ["*Who used most*"] * bool(ranking.top) + [
-        f"• {_name(str(row.key or ''))}: {escape(display(row.used.credits_micro))} credits "
-        f"({row.percent} %)"
-        for row in ranking.top
-    ]
-
-
-def _name(distinct_id: str) -> str:
-    kind, _, slack_id = distinct_id.rpartition(":")
-    return person(slack_id) if kind.startswith("slack:") else escape(distinct_id or "nobody named")
+    return [words.SPENDERS] * bool(ranking.top) + [words.spender(row) for row in ranking.top]

@@ -499,7 +499,7 @@ def nothing_used(since: datetime) -> str:
     return f"Since {since:%Y-%m-%d}, nobody has used any credits."
 
 
-def team_has_used(since: datetime, credits: str) -> str:
+def used_by_team(since: datetime, credits: str) -> str:
     """Say what the team used in the period."""
     return f"Since {since:%Y-%m-%d}, your team has used {escape(credits)} credits."
 

@@ -75,7 +75,7 @@ class DemoSlack:
         self.events = Events(
             Outbox(self.database), self.installations, app_url, signing_secret, retry_after
         )
-        modals = Modals()
+        self.modals = modals = Modals()
         self.web_api = WebAPI(self.workspace, self.installations, self.events, modals, base_url)
         self.interactions = Interactions(
             self.workspace,

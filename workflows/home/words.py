@@ -3,8 +3,19 @@
 from datetime import datetime
 
 from billing.credits import display
+from billing.reports.ranking import Ranked
+from quota.account_state import AccountState
+from quota.gate import Verdict
 from workflows.home.own_tasks import OwnTask
-from workflows.wording import elapsed, escape, link
+from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person
+
+WORK = "Your work"
+RECENT = "*Your last tasks*"
+CREDITS = "Your team's credits"
+BY_DAY = "*By day*, in UTC"
+SPENDERS = "*Who used most*"
+TOP_UP = "Top up"
+TOP_UP_ACTION = "tollgate_top_up"
 
 _LONGEST_TITLE = 80
 _STATES = {
@@ -54,3 +65,71 @@ def task_state(task: OwnTask, now: datetime) -> str:
     if task.state == "running" and task.since is not None:
         state = f"{state} for {elapsed(max(0, int((now - task.since).total_seconds())))}"
     return f"{state}, {escape(display(task.credits_micro))} credits"
+
+
+def amount(micro: int) -> str:
+    """Return credits with two decimals, escaped."""
+    return escape(display(micro))
+
+
+def how_to_start(bot_name: str) -> str:
+    """Say that nothing runs, and how to start something."""
+    return (
+        f"{nothing_at_work()} To start, mention {escape(bot_name)} in a channel, or write to me "
+        "under “Messages”, and say what to do."
+    )
+
+
+def share_used(used_micro: int, left_micro: int, bar: str) -> str:
+    """Say how much of the period's credits is used and left. `bar` shows the same."""
+    had = used_micro + left_micro
+    percent = used_micro * 100 // had if had > 0 else 100
+    return f"`{bar}` {percent} % used\n*{amount(left_micro)}* of {amount(had)} credits are left."
+
+
+def no_limit() -> str:
+    """Say that nothing limits the team."""
+    return "Your team's credits have no limit."
+
+
+def state_and_reset(verdict: Verdict, account: AccountState | None) -> list[str]:
+    """Return what to say about a team that may work: a warning, the person's cap, the reset."""
+    said = [NEAR_THE_LIMIT[verdict.state]] if verdict.state in NEAR_THE_LIMIT else []
+    left = verdict.remaining_micro
+    team_left = None if account is None else account.remaining_micro
+    if left is not None and (team_left is None or left < team_left):
+        said.append(f"You can use {amount(left)} of them.")
+    if verdict.resets_at is not None:
+        said.append(f"They reset on {moment(verdict.resets_at)}.")
+    return [" ".join(said)] if said else []
+
+
+def moment(at: datetime) -> str:
+    """Return a day and time that Slack shows in the reader's own time zone."""
+    return f"<!date^{int(at.timestamp())}^{{date_long}} at {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
+
+
+def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
+    """Say what the person used, and their share of what the team used."""
+    day = f"<!date^{int(since.timestamp())}^{{date_long}}|{since:%Y-%m-%d} UTC>"
+    share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
+    return (
+        f"Since {day}, you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}."
+    )
+
+
+def spender(row: Ranked) -> str:
+    """Return one of those who used most as a line of a list."""
+    kind, _, slack_id = str(row.key or "").rpartition(":")
+    name = person(slack_id) if kind.startswith("slack:") else escape(str(row.key or "nobody named"))
+    return f"• {name}: {amount(row.used.credits_micro)} credits ({row.percent} %)"
+
+
+def request_waits() -> str:
+    """Say that a request for credits of the person waits."""
+    return "You have asked for credits. As soon as there are some, I start by myself."
+
+
+def as_of(now: datetime) -> str:
+    """Say how old the tab is."""
+    return f"As of {moment(now)}. Open this tab again to refresh it."

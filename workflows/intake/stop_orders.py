@@ -104,6 +104,26 @@ def obey_command(workspace: SlackWorkspace, channel_id: str, user_id: str, ts: s
     return sum(workflows is not None for workflows in ended)
 
 
+def obey_session_stop(order: Order) -> None:
+    """End the user's work in the thread of an agent session that was stopped with Slack's button.
+
+    If it is somebody else's work, the person is told alone, once. A redelivery does nothing.
+    """
+    if Notice.objects.filter(key=_key(order)).exists():
+        return
+    workflows = _end_own_work(order, f"stopped by Slack's button at {order.ts}")
+    if workflows is not None:
+        client.cancel_all(workflows)
+        return
+    owner_id = _other_owner(order)
+    if owner_id is not None:
+        words = wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
+        key = _refusal_key(order)
+    else:
+        words, key = wording.stop_button_used(order.user_id), _key(order)
+    notices.send_soon(notices.claim(key, Notice.Kind.STOP, order, words, only_to_user=True))
+
+
 def _threads_with_work(workspace: SlackWorkspace, channel_id: str, user_id: str) -> list[str]:
     """Return the threads of a channel that may have work of the user, the newest first."""
     tasks = CodingTask.objects.filter(
