@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -24,8 +25,12 @@ from workflows.intake import stop_orders
 
 @signed_by_slack
 def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
+    """Answer the command in the body of a request from Slack."""
+    return answer_command(form(body))
+
+
+def answer_command(fields: dict[str, Any]) -> HttpResponse:
     """Answer `status`, `usage`, `top` and `stop`, and anything else with help."""
-    fields = form(body)
     if fields.get("ssl_check"):
         return HttpResponse()
     answer = _ANSWERS.get(text(fields.get("text"), 100).strip().lower())
@@ -36,7 +41,7 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
         Installation(
             team_id=identifier(fields.get("team_id")),
             enterprise_id=identifier(fields.get("enterprise_id")),
-            is_org_wide=fields.get("is_enterprise_install") == "true",
+            is_org_wide=fields.get("is_enterprise_install") in (True, "true"),
         )
     )
     if workspace is None:

@@ -53,11 +53,15 @@ class Interaction:
 
 @signed_by_slack
 def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
+    """Answer the interaction in the body of a request from Slack."""
+    return answer_interaction(parse(form(body).get("payload", "")))
+
+
+def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     """Answer with options while somebody types in the picker, and pass on the choice.
 
     If Temporal cannot be reached, the answer is 503, and Slack shows the user that it failed.
     """
-    payload = parse(form(body).get("payload", ""))
     if payload.get("type") == "view_submission":
         return credit_requests.receive_form(payload, installations_of(payload)) or HttpResponse()
     if payload.get("type") == "block_actions":
