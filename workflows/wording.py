@@ -70,8 +70,8 @@ def credits_status(
 
 
 NEAR_THE_LIMIT = {
-    "warning": "It is close to its limit.",
-    "grace": "It is over its limit, and has a few days of grace.",
+    "warning": "That is close to the limit.",
+    "grace": "The limit is reached, and a few days of grace are left.",
 }
 """What to say about the states of an account in which work still starts."""
 

@@ -287,7 +287,7 @@ def test_a_cost_that_is_not_zero_is_never_shown_as_zero(webhook, workspace, at_w
 
 def test_the_status_says_that_the_limit_is_near(webhook, workspace, used):
     set_limit(workspace.project.organization, AI_CREDITS, 2_200_000)
-    assert "0.20 Tollgate AI credits left. It is close to its limit." in answer(webhook)
+    assert "0.20 Tollgate AI credits left. That is close to the limit." in answer(webhook)
 
 
 # --- Stopping ------------------------------------------------------------------------------------

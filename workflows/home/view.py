@@ -6,7 +6,7 @@ from datetime import date
 from django.conf import settings
 
 from billing.reports.sums import Used
-from workflows import denials, wording
+from workflows import wording
 from workflows.credit_requests import forms
 from workflows.home import words
 from workflows.home.facts import Home
@@ -18,6 +18,7 @@ _SECTION = 2_900  # of 3,000 characters
 _DAYS = 14
 _DAY_CELLS = 12
 _SHARE_CELLS = 20
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
 def home_view(home: Home, said: str = "") -> Block:
@@ -70,13 +71,15 @@ def _credits(home: Home) -> Iterable[Block]:
     elif not home.verdict.limited:
         yield section(words.no_limit())
     if home.verdict.limited:
-        yield section(denials.text(home.verdict))
+        yield section(words.refused(home.verdict))
     else:
         yield from map(section, words.state_and_reset(home.verdict, account))
 
 
 def _usage(home: Home) -> Iterable[Block]:
-    yield section(words.own_share(home.own.credits_micro, home.team.credits_micro, home.since))
+    zone = home.account.time_zone if home.account else "UTC"
+    own, team = home.own.credits_micro, home.team.credits_micro
+    yield section(words.own_share(own, team, home.since, zone))
     if home.team.credits_micro > 0:
         yield section(f"{words.BY_DAY}\n```{_chart(home.days)}```")
     if home.spenders is not None and home.spenders.top:
@@ -105,17 +108,28 @@ def _chart(days: Mapping[date, Used]) -> str:
     amounts = [words.amount(used.credits_micro) for _, used in last]
     width = max(map(len, amounts), default=0)
     return "\n".join(
-        f"{day:%a %d} {_bar(used.credits_micro, most, _DAY_CELLS, empty=' ')} {amount:>{width}}"
+        f"{day:%a %d} {_fine_bar(used.credits_micro, most, _DAY_CELLS)} {amount:>{width}}"
         for (day, used), amount in zip(last, amounts, strict=True)
     )
 
 
-def _bar(part: int, whole: int, cells: int, empty: str = "░") -> str:
-    """Return a bar. Only nothing is shown as empty, and only the whole as full."""
+def _bar(part: int, whole: int, cells: int) -> str:
+    """Return a bar of whole cells."""
+    filled = _filled(part, whole, cells)
+    return "█" * filled + "░" * (cells - filled)
+
+
+def _fine_bar(part: int, whole: int, cells: int) -> str:
+    """Return a bar whose last cell is filled by eighths."""
+    full, rest = divmod(_filled(part, whole, cells * 8), 8)
+    return f"{'█' * full}{_EIGHTHS[rest]}".ljust(cells)
+
+
+def _filled(part: int, whole: int, cells: int) -> int:
+    """Return how many cells to fill. Only nothing is shown as empty, and only the whole as full."""
     if part <= 0 or whole <= 0:
-        return empty * cells
-    filled = cells if part >= whole else min(max(part * cells // whole, 1), cells - 1)
-    return "█" * filled + empty * (cells - filled)
+        return 0
+    return cells if part >= whole else min(max(part * cells // whole, 1), cells - 1)
 
 
 def _sections(lines: list[str]) -> Iterable[Block]:

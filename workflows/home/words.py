@@ -1,11 +1,14 @@
 """What is said about a person's tasks and a team's credits, as Slack mrkdwn."""
 
+from dataclasses import replace
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from billing.credits import display
 from billing.reports.ranking import Ranked
 from quota.account_state import AccountState
 from quota.gate import Verdict
+from workflows import denials
 from workflows.home.own_tasks import OwnTask
 from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person
 
@@ -99,9 +102,18 @@ def state_and_reset(verdict: Verdict, account: AccountState | None) -> list[str]
     team_left = None if account is None else account.remaining_micro
     if left is not None and (team_left is None or left < team_left):
         said.append(f"You can use {amount(left)} of them.")
-    if verdict.resets_at is not None:
-        said.append(f"They reset on {moment(verdict.resets_at)}.")
+    said += resets(verdict)
     return [" ".join(said)] if said else []
+
+
+def refused(verdict: Verdict) -> str:
+    """Return the denial, with the time of the reset in the reader's own time zone."""
+    return " ".join([denials.text(replace(verdict, resets_at=None)), *resets(verdict)])
+
+
+def resets(verdict: Verdict) -> list[str]:
+    """Return the sentence that says when the credits reset, or nothing without such a time."""
+    return [] if verdict.resets_at is None else [f"They reset on {moment(verdict.resets_at)}."]
 
 
 def moment(at: datetime) -> str:
@@ -109,9 +121,11 @@ def moment(at: datetime) -> str:
     return f"<!date^{int(at.timestamp())}^{{date_long}} at {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
 
 
-def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
+def own_share(own_micro: int, team_micro: int, since: datetime, time_zone: str) -> str:
     """Say what the person used, and their share of what the team used."""
-    day = f"<!date^{int(since.timestamp())}^{{date_long}}|{since:%Y-%m-%d} UTC>"
+    day = (
+        f"{since.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"  # a period begins at a team's midnight
+    )
     share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
     return (
         f"Since {day}, you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}."
