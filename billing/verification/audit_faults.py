@@ -243,6 +243,8 @@ def _notices() -> Iterator[str]:
 
 def _was_announced_before(account: Account) -> bool:
     """Return whether an earlier round of the period announced the account's threshold."""
+    if account.period_start is None:
+        return False
     return account.notices.filter(
         period_start=account.period_start,
         round__lt=account.warning_round,
