@@ -276,7 +276,7 @@ def test_what_the_team_used_is_read_once_for_many_readers(webhook, workspace, ru
     ledger = [each["sql"] for each in queries if "billing_usageevent" in each["sql"]]
     assert ledger == []
     assert len(queries) <= 22
-    assert "1.50 credits" not in shown(webhook, "U2")
+    assert "you have used 0.50 of the team's 2.00" in shown(webhook, "U2")
 
 
 @pytest.mark.parametrize("method", ["views.publish", "users.info"])
