@@ -155,6 +155,13 @@ def test_sessions_are_shown_once_a_workspace_has_them(webhook, run, monkeypatch)
     assert AgentAvailability.objects.get().works
 
 
+def test_a_workspace_that_installs_the_app_again_is_asked_at_once(webhook, run):
+    webhook.slack.fail_next(STATUS, "missing_scope")
+    assert session(webhook, run) is None
+    SlackWorkspace.objects.update(installed_at=timezone.now())
+    assert session(webhook, run)["status"] == "processing"
+
+
 def test_one_of_several_processes_asks_a_workspace(webhook, run, monkeypatch):
     now = timezone.now()
     asked = [availability.may_call(run.task.workspace_id, now) for _ in range(3)]

@@ -1,12 +1,13 @@
 """Which workspaces have agent sessions. Where Slack says that there are none, ask once an hour.
 
 The app may be older than `agent_view` in its manifest, or the workspace's plan may lack it. Work is
-then shown as ever, by reactions and edited messages.
+then shown as ever, by reactions and edited messages. A workspace that installs the app again is
+asked at once.
 """
 
 from datetime import datetime, timedelta
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from workflows.models import AgentAvailability
 
@@ -15,7 +16,7 @@ TRY_EVERY = timedelta(hours=1)
 
 def without_sessions(now: datetime) -> QuerySet[AgentAvailability, int]:
     """Return the workspaces that had no sessions within the last hour, and were asked then."""
-    asked = AgentAvailability.objects.filter(works=False, tried_at__gt=now - TRY_EVERY)
+    asked = AgentAvailability.objects.filter(~_to_ask(now), works=False)
     return asked.values_list("workspace", flat=True)
 
 
@@ -26,10 +27,13 @@ def may_call(workspace_id: int, now: datetime) -> bool:
     )
     if is_new or known.works:
         return True
-    mine = AgentAvailability.objects.filter(
-        Q(tried_at=None) | Q(tried_at__lte=now - TRY_EVERY), pk=known.pk, works=False
-    )
+    mine = AgentAvailability.objects.filter(_to_ask(now), pk=known.pk, works=False)
     return bool(mine.update(tried_at=now))
+
+
+def _to_ask(now: datetime) -> Q:
+    since = Q(tried_at=None) | Q(tried_at__lte=now - TRY_EVERY)
+    return since | Q(tried_at__lt=F("workspace__installed_at"))
 
 
 def note_works(workspace_id: int) -> None:
