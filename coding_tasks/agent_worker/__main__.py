@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 
+import structlog
 from environs import EnvError
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
@@ -20,8 +21,23 @@ def main() -> int:
     except EnvError as error:
         sys.stderr.write(f"agent worker: {error}\n")
         return 2
+    if settings.log_format == "json":
+        _log_json()
     asyncio.run(_run(settings))
     return 0
+
+
+def _log_json() -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 async def _run(settings: Settings) -> None:
