@@ -72,7 +72,16 @@ class Account(models.Model):
         help_text="Version of the published caps. 0: there never were any.",
     )
     announced_percent = models.PositiveSmallIntegerField(
-        default=0, editable=False, help_text="The highest threshold announced in this period."
+        default=0, editable=False, help_text="The highest threshold announced in this round."
+    )
+    announced_of_micro = models.BigIntegerField(
+        null=True, editable=False, help_text="The credits of the period when that was."
+    )
+    warning_round = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="How often more credits brought the period's usage below an announced threshold.",
     )
     decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
     published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
@@ -561,12 +570,19 @@ class QuarantinedEvent(models.Model):
 
 
 class ThresholdNotice(AppendOnlyModel):
-    """An account reached a threshold, or has credits again. Each is announced once per period."""
+    """An account reached a threshold, or has credits again.
+
+    Each is announced once per round. A round ends with the period, or when more credits bring the
+    usage below an announced threshold.
+    """
 
     RESOLVED = 0
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="notices")
     period_start = models.DateTimeField()
+    round = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How many rounds of the period were over before."
+    )
     percent = models.PositiveSmallIntegerField(help_text="0: something is left again.")
     usage_micro = models.BigIntegerField()
     noticed_at = models.DateTimeField()
@@ -575,7 +591,8 @@ class ThresholdNotice(AppendOnlyModel):
         ordering = ["-noticed_at", "-pk"]
         constraints = [
             models.UniqueConstraint(
-                fields=["account", "period_start", "percent"], name="threshold_notice_once"
+                fields=["account", "period_start", "round", "percent"],
+                name="threshold_notice_once",
             )
         ]
 

@@ -214,6 +214,10 @@ class CodingTask(models.Model):
         indexes = [
             models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread"),
             models.Index(
+                fields=["workspace", "owner_slack_user_id", "-created_at"],
+                name="coding_task_of_slack_user",
+            ),
+            models.Index(
                 fields=["project", "-created_at"],
                 condition=~Q(origin="slack"),
                 name="coding_task_without_thread",

@@ -85,6 +85,12 @@ app.conf.beat_schedule = {
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
     "start pending tasks": {"task": "workflows.tasks.start_pending_tasks", "schedule": 5.0},
     "deliver pending notices": {"task": "workflows.tasks.deliver_pending_notices", "schedule": 5.0},
+    "publish due homes": {"task": "workflows.tasks.publish_due_homes", "schedule": 5.0},
+    "show agent sessions": {
+        "task": "workflows.tasks.show_agent_sessions",
+        "schedule": 2.0,
+        "options": {"expires": 2.0},
+    },
     "show progress": {
         "task": "workflows.tasks.show_progress",
         "schedule": 2.0,

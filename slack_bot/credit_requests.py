@@ -19,11 +19,12 @@ from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.asker import SLACK_TIMEOUT, no_access
 from slack_bot.events import Installation
-from slack_bot.payloads import action_of, identifier, mapping, text, timestamp
+from slack_bot.payloads import action_of, identifier, is_in_home, mapping, text, timestamp
 from workflows import notices
 from workflows.credit_requests import asking, deciding, forms
 from workflows.credit_requests.credits_left import account_state
 from workflows.credit_requests.deciding import Decision
+from workflows.home import openings
 from workflows.models import Mention, Notice
 from workflows.slack.client import client_for, failure_of
 
@@ -39,6 +40,7 @@ class _Click:
     workspace: SlackWorkspace
     user_id: str
     channel_id: str
+    """Empty in the app's Home tab."""
     thread_ts: str
     action: str
     value: str
@@ -66,7 +68,7 @@ def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> H
             workspace = _workspace(named, credit_request=forms.request_of(value))
     except ValueError:
         return HttpResponse()
-    if workspace is None or not user_id or not channel_id:
+    if workspace is None or not user_id or not (channel_id or is_in_home(payload)):
         return HttpResponse()
     return _take(
         _Click(
@@ -190,6 +192,9 @@ def _open(click: _Click, modal: dict[str, Any]) -> HttpResponse:
 
 def _tell(click: _Click, words: str) -> None:
     """Tell the person who clicked, and nobody else. Each click is answered once."""
+    if not click.channel_id:
+        openings.note_click(click.workspace, click.user_id, words)
+        return
     clicked = sha256(f"{click.action}:{click.value}:{click.ts}".encode()).hexdigest()
     notice, _ = Notice.objects.get_or_create(
         key=f"click:{click.user_id}:{clicked}",

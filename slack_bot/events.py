@@ -41,6 +41,8 @@ class Post:
     """The users mentioned in the text."""
     bot_user_id: str
     """The bot's own user, if the envelope names it."""
+    is_direct: bool = False
+    """Whether it was written to the bot alone."""
 
     @property
     def is_reply(self) -> bool:
@@ -76,7 +78,27 @@ class Deleted:
     ts: str
 
 
-Report = Post | Edited | Deleted | Uninstalled
+@dataclass(frozen=True, slots=True)
+class HomeOpened:
+    """A person opened the app's Home tab."""
+
+    installation: Installation
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStopped:
+    """A person clicked the stop button that Slack shows for an agent session."""
+
+    installation: Installation
+    channel_id: str
+    thread_ts: str
+    user_id: str
+    ts: str
+    """When that was. A redelivery has the same."""
+
+
+Report = Post | Edited | Deleted | HomeOpened | SessionStopped | Uninstalled
 
 
 def read(payload: dict[str, Any]) -> Report | None:
@@ -87,6 +109,10 @@ def read(payload: dict[str, Any]) -> Report | None:
     kind = event.get("type")
     if kind == "app_uninstalled" or (kind == "tokens_revoked" and _bot_token_revoked(event)):
         return Uninstalled(_installation(payload), moment(payload.get("event_time")))
+    if kind == "app_home_opened":
+        return _home_opened(payload, event)
+    if kind == "agent_session_stopped":
+        return _session_stopped(payload, event)
     if isinstance(kind, str) and kind in _POSTS and _is_news(event):
         return _post(payload, event)
     if kind == "message" and event.get("subtype") in ("message_changed", "message_deleted"):
@@ -104,6 +130,33 @@ def _is_news(event: dict[str, Any]) -> bool:
     An `app_mention` caused by an edit carries `edited`. Its post was handled when it was written.
     """
     return messages.is_written_by_a_person(event) and not event.get("edited")
+
+
+def _home_opened(payload: dict[str, Any], event: dict[str, Any]) -> HomeOpened | None:
+    """Return the opening of the Home tab. Slack sends the event for the Messages tab, too.
+
+    https://docs.slack.dev/reference/events/app_home_opened/
+    """
+    user_id = identifier(event.get("user"))
+    if not user_id or event.get("tab") != "home":
+        return None
+    return HomeOpened(_installation(payload), user_id)
+
+
+def _session_stopped(payload: dict[str, Any], event: dict[str, Any]) -> SessionStopped | None:
+    """Return the click on Slack's own stop button.
+
+    https://docs.slack.dev/reference/events/agent_session_stopped/
+    """
+    stopped = SessionStopped(
+        _installation(payload),
+        channel_id=identifier(event.get("channel")),
+        thread_ts=timestamp(event.get("thread_ts")),
+        user_id=identifier(event.get("user")),
+        ts=timestamp(event.get("event_ts")),
+    )
+    whole = stopped.channel_id and stopped.thread_ts and stopped.user_id and stopped.ts
+    return stopped if whole else None
 
 
 def _change(payload: dict[str, Any], event: dict[str, Any]) -> Edited | Deleted | None:
@@ -149,6 +202,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
         is_app_mention=event.get("type") == "app_mention",
         tagged=messages.tagged(written),
         bot_user_id=bot_user_id,
+        is_direct=event.get("channel_type") == "im",
     )
 
 

@@ -3,11 +3,14 @@
 from django.conf import settings
 from django.db import transaction
 
+from projects.hints import run_soon
 from projects.models import SlackWorkspace
 from slack_bot import installations
-from slack_bot.events import Deleted, Edited, Post
+from slack_bot.events import Deleted, Edited, HomeOpened, Post, SessionStopped
 from workflows import closing, notices, wording
-from workflows.intake import changes, mentions, replies
+from workflows.agent_sessions.showing import SHOW_SESSIONS
+from workflows.home import openings
+from workflows.intake import changes, mentions, replies, stop_orders
 from workflows.intake.deferral import left_to_a_sweep
 from workflows.models import ERASED, Mention, Notice, ThreadReply
 from workflows.requests import is_aside, is_stop_for_others
@@ -24,7 +27,8 @@ def receive(post: Post) -> None:
         return
     if is_aside(post.text, workspace.bot_user_id):
         return
-    if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
+    is_for_us = post.is_direct and not post.is_reply  # nobody else reads a direct message
+    if is_for_us or post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
         mentions.admit_or_keep(_record(workspace, post))
     elif post.is_reply and not is_stop_for_others(post.text):
         _receive_reply(workspace, post)
@@ -45,6 +49,25 @@ def receive_change(change: Edited | Deleted) -> None:
         changes.withdraw(mention)
     else:
         changes.rewrite(mention, change.text)
+
+
+def receive_opening(opened: HomeOpened) -> None:
+    """Have a person's Home tab published. A worker finds out whether they may see it."""
+    workspace = installations.find(opened.installation)
+    if workspace is not None:
+        openings.note_opened(workspace, opened.user_id)
+
+
+def receive_session_stop(stopped: SessionStopped) -> None:
+    """End the work of the person who clicked the stop button of the thread's agent session."""
+    workspace = installations.find(stopped.installation)
+    if workspace is None:
+        return
+    order = stop_orders.Order(
+        workspace, stopped.channel_id, stopped.thread_ts, stopped.ts, stopped.user_id
+    )
+    stop_orders.obey_session_stop(order)
+    run_soon(SHOW_SESSIONS)  # until then, Slack shows the work as going on
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 SCOPES = (
     "app_mentions:read",
+    "assistant:write",
     "channels:history",
     "chat:write",
     "commands",

@@ -17,9 +17,19 @@ from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
 from slack_bot import credit_requests, installations
 from slack_bot.events import Installation
-from slack_bot.payloads import action_of, form, identifier, mapping, parse, text, timestamp
+from slack_bot.payloads import (
+    action_of,
+    form,
+    identifier,
+    is_in_home,
+    mapping,
+    parse,
+    text,
+    timestamp,
+)
 from slack_bot.signature import signed_by_slack
 from workflows import client, confirmations, notices, wording
+from workflows.home import openings
 from workflows.intake import stop_orders
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
@@ -116,6 +126,8 @@ def _stop(payload: dict[str, Any]) -> bool:
     run = stop_button.run_in(workspaces, run_id) if run_id else None
     if user_id and run is not None:
         stop_orders.obey_click(run, user_id, clicked_at)
+        if is_in_home(payload) and run.task.workspace is not None:
+            openings.note_click(run.task.workspace, user_id)
     return True
 
 

@@ -48,6 +48,11 @@ def action_of(payload: dict[str, Any], *action_ids: str) -> dict[str, Any]:
     return next((action for action in actions if action.get("action_id") in action_ids), {})
 
 
+def is_in_home(payload: dict[str, Any]) -> bool:
+    """Return whether a click was made in the app's Home tab, which belongs to no channel."""
+    return mapping(payload.get("view")).get("type") == "home"
+
+
 def text(value: object, limit: int = 40_000) -> str:
     """Return the value if it is text, without characters that no database stores."""
     return storable(value[:limit]) if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""The answer to `/tollgate usage`: what the team and the asker used, and the asker's last tasks."""
+"""The answers to `/tollgate usage` and `/tollgate top`: who used what in this period."""
 
 from datetime import datetime
 
@@ -6,19 +6,20 @@ from django.conf import settings
 from django.utils import timezone
 
 from billing.credits import display
-from billing.decisions.timeline import load_timelines
-from billing.models import Account
 from billing.reports.ranking import Ranking, rank
-from billing.reports.sums import NOTHING, Span, Sums, Used
+from billing.reports.sums import Used
 from billing.reports.usage import usage_of_task_runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
-from quota.resources import AI_CREDITS
+from workflows import wording
 from workflows.credit_requests.deciding import may_decide
-from workflows.wording import escape, person
+from workflows.home import words
+from workflows.home.team_usage import team_usage
+from workflows.wording import escape
 
 _TASKS = 5
 _SPENDERS = 5
+_TOP_SPENDERS = 15
 _LONGEST_TITLE = 80
 
 
@@ -27,26 +28,30 @@ def usage_answer(workspace: SlackWorkspace, user_id: str) -> str:
 
     Those who may approve credits are told who used most, too.
     """
-    now = timezone.now()
-    used, since = _used_by_user(workspace, now)
-    own = used.get(workspace.distinct_id(user_id), NOTHING)
-    ranking = rank(used, _SPENDERS)
-    lines = [_totals(ranking, own, since), *_tasks(workspace, user_id)]
+    usage = team_usage(workspace, timezone.now())
+    ranking = rank(usage.by_user, _SPENDERS)
+    own = usage.of(workspace.distinct_id(user_id))
+    lines = [_totals(ranking, own, usage.since), *_tasks(workspace, user_id)]
     if may_decide(workspace, user_id):
         lines += _spenders(ranking)
     return "\n".join(lines)
 
 
-def _used_by_user(workspace: SlackWorkspace, now: datetime) -> tuple[dict[str, Used], datetime]:
-    """Return what each user of the account used in this period, and when it began."""
-    organization = workspace.project.organization
-    account = Account.objects.filter(organization=organization, resource=AI_CREDITS).first()
-    if account is None:
-        return {}, now
-    period = load_timelines([account.pk])[account.pk].period_at(now)
-    whole = Span(period.start, period.end)
-    sums = Sums(account, whole).by([whole], "distinct_id")
-    return {key: used for (key,), used in sums.items()}, period.start
+def top_answer(workspace: SlackWorkspace, user_id: str) -> str:
+    """Return who used most in this period, for those who may approve credits."""
+    if not may_decide(workspace, user_id):
+        return wording.spenders_are_private()
+    usage = team_usage(workspace, timezone.now())
+    ranking = rank(usage.by_user, _TOP_SPENDERS)
+    if not ranking.top:
+        return wording.nothing_used(usage.since)
+    lines = [wording.used_by_team(usage.since, display(ranking.total.credits_micro))]
+    if ranking.others:
+        others = display(ranking.others_used.credits_micro)
+        return "\n".join(
+            [*lines, *_spenders(ranking), wording.other_spenders(ranking.others, others)]
+        )
+    return "\n".join([*lines, *_spenders(ranking)])
 
 
 def _totals(ranking: Ranking, own: Used, since: datetime) -> str:
@@ -74,13 +79,4 @@ def _tasks(workspace: SlackWorkspace, user_id: str) -> list[str]:
 
 
 def _spenders(ranking: Ranking) -> list[str]:
-    return ["*Who used most*"] * bool(ranking.top) + [
-        f"• {_name(str(row.key or ''))}: {escape(display(row.used.credits_micro))} credits "
-        f"({row.percent} %)"
-        for row in ranking.top
-    ]
-
-
-def _name(distinct_id: str) -> str:
-    kind, _, slack_id = distinct_id.rpartition(":")
-    return person(slack_id) if kind.startswith("slack:") else escape(distinct_id or "nobody named")
+    return [words.SPENDERS] * bool(ranking.top) + [words.spender(row) for row in ranking.top]

@@ -38,6 +38,10 @@ def take_event(payload: dict[str, Any]) -> HttpResponse:
             inbox.receive(post)
         case events.Edited() | events.Deleted() as change:
             inbox.receive_change(change)
+        case events.HomeOpened() as opened:
+            inbox.receive_opening(opened)
+        case events.SessionStopped() as stopped:
+            inbox.receive_session_stop(stopped)
         case events.Uninstalled() as uninstalled:
             installations.end(uninstalled)
         case None:

@@ -106,6 +106,7 @@ class FakeSlack(_Server):
         self.slack.web_api.violations = []
         self.slack.sockets.is_on = False
         self.slack.web_api.rotates_tokens = False
+        self.slack.modals.clear()
         self.slack.database.clear()
         add_demo_team(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
 
@@ -182,6 +183,14 @@ class FakeSlack(_Server):
     def direct_messages(self, user: str = "U1") -> list[Json]:
         """Return the direct messages between the bot and a person, oldest first."""
         return self.messages(f"D{user}")
+
+    def home(self, user: str = "U1") -> Json | None:
+        """Return a person's Home tab, or None if none was published."""
+        return self.slack.modals.home_of(user)
+
+    def session(self, thread_ts: str, channel: str = "C1") -> Json | None:
+        """Return the agent session of a thread, or None."""
+        return self.slack.workspace.session(channel, thread_ts)
 
     def attach(self, name: str, content: bytes, mimetype: str = "text/plain") -> Json:
         """Keep a person's file; return the file object for `post(…, files=[…])`."""

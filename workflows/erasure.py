@@ -7,7 +7,7 @@ the erased rows keep them from starting anything.
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks import agent_runs, stopping
@@ -15,8 +15,9 @@ from coding_tasks.models import AcceptedRequest, CodingTask, TaskRun
 from coding_tasks.publishing.branches import erase_changes
 from projects.models import SlackWorkspace, User
 from workflows import client, closing
+from workflows.agent_sessions import showing
 from workflows.credit_requests import resuming
-from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, HomeTab, Mention, Notice, ThreadReply
 
 _WHY = "erased"
 
@@ -60,6 +61,9 @@ def erase(team: str, user_id: str) -> Erased:
     )
     Notice.objects.filter(quotes, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(quotes).update(text=ERASED, blocks=[])
+    # Slack still shows the titles of tasks in sessions, and in the Home tab.
+    showing.tell_again(tasks)
+    HomeTab.objects.filter(by_user).update(due_at=timezone.now(), revision=F("revision") + 1)
     return erased
 
 

@@ -429,3 +429,94 @@ class CreditApprover(models.Model):
 
     def __str__(self) -> str:
         return f"{self.slack_user_id} as {self.user}"
+
+
+class HomeTab(models.Model):
+    """The app's Home tab of a person who opened it. `workflows.home` publishes it when it is due.
+
+    Openings and clicks count `revision` up. If it changed while the tab was being published, the
+    tab is published again.
+    """
+
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
+    user_id = models.CharField(max_length=32)
+    revision = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When to publish it. While publishing, when the publisher counts as dead.",
+    )
+    attempts = models.PositiveIntegerField(default=0)
+    published_at = models.DateTimeField(null=True, blank=True)
+    access_until = models.DateTimeField(
+        null=True, blank=True, help_text="Until then Slack's last word on who they are counts."
+    )
+    said = models.CharField(
+        max_length=1000,
+        blank=True,
+        default="",
+        help_text="The answer to a click, shown until the tab is opened again.",
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "user_id"], name="home_tab_unique")
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"],
+                condition=models.Q(due_at__isnull=False),
+                name="home_tab_due",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workspace_id} {self.user_id}"
+
+
+class AgentSession(models.Model):
+    """What Slack shows of the work in a thread, as far as it accepted it.
+
+    `workflows.agent_sessions` compares it with the rows of tasks and runs.
+    """
+
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
+    channel_id = models.CharField(max_length=32)
+    thread_ts = models.CharField(max_length=32)
+    status = models.CharField(
+        max_length=20, blank=True, default="", help_text="Empty: Slack shows none yet."
+    )
+    title = models.CharField(max_length=200, blank=True, default="")
+    refused = models.BooleanField(default=False, help_text="Whether Slack refused this thread.")
+    due_at = models.DateTimeField(
+        null=True, blank=True, help_text="Until then no other process calls Slack for it."
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id", "thread_ts"], name="agent_session_unique_thread"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["workspace"],
+                condition=~models.Q(status__in=["", "closed"]),
+                name="agent_session_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}/{self.thread_ts} {self.status}"
+
+
+class AgentAvailability(models.Model):
+    """Whether a workspace has agent sessions, and when that was asked last."""
+
+    workspace = models.OneToOneField(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
+    works = models.BooleanField(default=False)
+    tried_at = models.DateTimeField(null=True, blank=True)
+    error = models.CharField(max_length=200, blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"{self.workspace_id}: {self.works}"

@@ -9,7 +9,7 @@ unknown, the sender searches the thread for the message before it posts again.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from django.conf import settings
@@ -27,6 +27,7 @@ from projects.hints import run_soon
 from workflows import answers, edits, thread_order, wording
 from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
+from workflows.requests import InThread
 from workflows.slack import pauses, posting
 from workflows.slack.block_kit import Block
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
@@ -49,11 +50,19 @@ PUBLISH_KEY = "publish:"
 """The beginning of the key of a question about a change. The run's id follows."""
 
 
+class Addressed(InThread, Protocol):
+    """What has a place in a thread, and a person: a mention, a follow-up, an order to stop."""
+
+    @property
+    def user_id(self) -> str:
+        """Who wrote or ordered it."""
+
+
 # --- Claiming ------------------------------------------------------------------------------------
 def claim(
     key: str,
     kind: str,
-    about: Mention | FollowUp,
+    about: Addressed,
     text: str,
     *,
     blocks: Sequence[Block] = (),

@@ -30,11 +30,13 @@ from workflows import (
     notices,
     unfinished,
 )
+from workflows.agent_sessions import showing as showing_sessions
 from workflows.api import running
 from workflows.credit_requests import resuming
 from workflows.credit_requests.messages import tell_not_delivered
+from workflows.home import publishing as home_tabs
 from workflows.intake import follow_ups, mentions, replies
-from workflows.models import CreditRequest, Notice, ThreadReply
+from workflows.models import CreditRequest, HomeTab, Notice, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
 from workflows.recovery import lost_mentions, lost_tasks
@@ -88,6 +90,24 @@ def show_progress() -> None:
     due += [notice for notice in to_check if answers.correct_cost(notice, now)]
     for notice in due:
         run_soon(DELIVER_NOTICE, str(notice.pk))  # a workspace that is slow holds up no other
+
+
+@shared_task(expires=_PROGRESS_EVERY)
+def show_agent_sessions() -> None:
+    """Have Slack show the state of the work in threads, where it has agent sessions."""
+    _sweep(showing_sessions.due(timezone.now()), showing_sessions.show)
+
+
+@shared_task
+def publish_home(tab_id: str) -> None:
+    """Publish one Home tab, if it is due and no other process has it."""
+    _sweep(HomeTab.objects.filter(pk=tab_id), home_tabs.publish)
+
+
+@shared_task(expires=_EXPIRES)
+def publish_due_homes() -> None:
+    """Publish the Home tabs that are due."""
+    _sweep(home_tabs.due(timezone.now())[:_BATCH], home_tabs.publish)
 
 
 @shared_task

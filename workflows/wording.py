@@ -58,13 +58,22 @@ def credits_status(
     resets_at: datetime | None,
     bot_name: str,
     time_zone: str = "UTC",
+    state: str = "ok",
 ) -> str:
     """Answer `status` with the credits left; `remaining` is None if there is no limit."""
     name = escape(bot_name)
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
     left = f"Your team has {escape(remaining)} {name} AI credits left."
-    return " ".join([left, *reset_sentences(resets_at, time_zone)])
+    near = [NEAR_THE_LIMIT[state]] if state in NEAR_THE_LIMIT else []
+    return " ".join([left, *near, *reset_sentences(resets_at, time_zone)])
+
+
+NEAR_THE_LIMIT = {
+    "warning": "That is close to the limit.",
+    "grace": "The limit is reached, and a few days of grace are left.",
+}
+"""What to say about the states of an account in which work still starts."""
 
 
 def reset_sentences(resets_at: datetime | None, time_zone: str) -> list[str]:
@@ -457,13 +466,48 @@ def in_line(most: int) -> str:
 # --- Slash command -------------------------------------------------------------------------------
 def command_help(command: str, *, bot_name: str) -> str:
     """Explain the slash command and how to use the bot."""
+    name = f"`{escape(command)}"
     return (
-        f"`{escape(command)} status` shows the AI credits your team has left, and "
-        f"`{escape(command)} usage` what you and your team have used. "
+        f"{name} status` shows what works for you, and the AI credits your team has left.\n"
+        f"{name} usage` shows what you and your team have used.\n"
+        f"{name} top` shows who used most, to those who approve credits.\n"
+        f"{name} stop` ends your own work in this channel.\n"
         f"To start work, mention {escape(bot_name)} in a channel and say what to do. If there are "
         "several repositories, name one as `owner/name`. Reply in the thread to go on, or say "
         "`stop` there to end the work."
     )
+
+
+def stopped_here(threads: int) -> str:
+    """Say in how many threads of a channel work was stopped."""
+    where = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"Stopped your work in {where} of this channel. Each thread says what it used."
+
+
+def nothing_to_stop_here() -> str:
+    """Answer an order to stop in a channel in which nothing of the person runs."""
+    return "Nothing of yours is running in this channel, so there is nothing to stop."
+
+
+def spenders_are_private() -> str:
+    """Refuse to say who used most."""
+    return "Only people who may approve credits can see who used most."
+
+
+def nothing_used(since: datetime) -> str:
+    """Say that nobody used anything in the period."""
+    return f"Since {since:%Y-%m-%d}, nobody has used any credits."
+
+
+def used_by_team(since: datetime, credits: str) -> str:
+    """Say what the team used in the period."""
+    return f"Since {since:%Y-%m-%d}, your team has used {escape(credits)} credits."
+
+
+def other_spenders(count: int, credits: str) -> str:
+    """Say what all the others used together."""
+    who = "1 other" if count == 1 else f"{count:,} others"
+    return f"• {who}: {escape(credits)} credits"
 
 
 def workspace_not_connected(*, bot_name: str) -> str:

@@ -35,7 +35,7 @@ class AuditEntryAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[AuditEntry]):
 class ThresholdNoticeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ThresholdNotice]):
     """Which accounts reached a threshold, or had credits again."""
 
-    list_display = ["noticed_at", "account", "percent", "usage", "period_start"]
+    list_display = ["noticed_at", "account", "percent", "usage", "period_start", "round"]
     list_filter = ["percent", "account__resource"]
     list_select_related = ["account__organization"]
     search_fields = ["account__organization__name"]

@@ -8,8 +8,8 @@ from typing import Any
 from billing.decisions import cap_usage
 from billing.decisions.assessment import Assessment
 from billing.decisions.cap_usage import Subject
-from billing.decisions.decision import ReachedCap, State
-from billing.models import DecisionRecord, ThresholdNotice
+from billing.decisions.decision import Decision, ReachedCap, State
+from billing.models import Account, DecisionRecord, ThresholdNotice
 
 
 def record(assessment: Assessment) -> DecisionRecord:
@@ -57,31 +57,51 @@ def _cap_record(
 
 
 def notices(assessment: Assessment) -> list[ThresholdNotice]:
-    """Return the threshold notices to store, and note the highest threshold on the account.
+    """Return the threshold notices to store, and note on the account what was announced.
 
-    A threshold is announced once per period, however often it is crossed. The notice that credits
-    are left again belongs to the period in which they ran out.
+    A threshold is announced once per round, however often it is crossed. More credits that bring
+    the usage below an announced threshold begin a new round; a refund doesn't. The notice that
+    credits are left again belongs to the round in which they ran out.
     """
     account, decision = assessment.account, assessment.decision
-    percents = []
-    if account.exhausted_since is not None and decision.exhausted_since is None:
-        percents.append((account.period_start or decision.period_start, ThresholdNotice.RESOLVED))
+    noticed = []
+    resolved = account.exhausted_since is not None and decision.exhausted_since is None
+    if resolved:
+        period_start = account.period_start or decision.period_start
+        noticed.append((period_start, account.warning_round, ThresholdNotice.RESOLVED))
+    highest = max(decision.reached, default=0)
+    credits = _credits_of_period(decision)
     if account.period_start != decision.period_start:
-        account.announced_percent = 0
+        account.announced_percent = account.warning_round = 0
+    elif (highest < account.announced_percent or resolved) and _are_more(credits, account):
+        account.announced_percent, account.announced_of_micro = highest, credits
+        account.warning_round += 1
     for percent in decision.reached:
         if percent > account.announced_percent:
-            account.announced_percent = percent
-            percents.append((decision.period_start, percent))
+            account.announced_percent, account.announced_of_micro = percent, credits
+            noticed.append((decision.period_start, account.warning_round, percent))
     return [
         ThresholdNotice(
             account=account,
             period_start=period_start,
+            round=warning_round,
             percent=percent,
             usage_micro=decision.usage or 0,
             noticed_at=assessment.snapshot.now,
         )
-        for period_start, percent in percents
+        for period_start, warning_round, percent in noticed
     ]
+
+
+def _credits_of_period(decision: Decision) -> int | None:
+    """Return the period's credits, used and left. None is unlimited."""
+    return None if decision.remaining is None else (decision.usage or 0) + decision.remaining
+
+
+def _are_more(credits: int | None, account: Account) -> bool:
+    """Return whether these are more credits than at the account's last announcement."""
+    before = account.announced_of_micro
+    return credits is None or before is None or credits > before
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,8 @@ _STORED = [
     "exhausted_since",
     "grace_began_at",
     "announced_percent",
+    "announced_of_micro",
+    "warning_round",
     "caps_version",
     "period_start",
     "decide_again_at",

@@ -227,11 +227,26 @@ def _decisions() -> Iterator[str]:
 
 
 def _notices() -> Iterator[str]:
-    this_period = Q(notices__period_start=F("period_start"))
-    highest = Account.objects.annotate(highest=Max("notices__percent", filter=this_period))
+    period = Q(notices__period_start=F("period_start"))
+    this_round = period & Q(notices__round=F("warning_round"))
+    highest = Account.objects.annotate(
+        highest=Max("notices__percent", filter=this_round),
+        last_round=Max("notices__round", filter=period),
+    )
     for account in highest.exclude(state="").select_related("organization"):
-        if account.announced_percent != (account.highest or 0):
-            yield (
-                f"{account}: {account.announced_percent} % is stored as announced, "
-                f"but {account.highest or 0} % was"
-            )
+        announced, was = account.announced_percent, account.highest or 0
+        if announced != was and not (announced > was and _was_announced_before(account)):
+            yield f"{account}: {announced} % is stored as announced, but {was} % was"
+        if (account.last_round or 0) > account.warning_round:
+            yield f"{account}: round {account.last_round} of its notices is not stored"
+
+
+def _was_announced_before(account: Account) -> bool:
+    """Return whether an earlier round of the period announced the account's threshold."""
+    if account.period_start is None:
+        return False
+    return account.notices.filter(
+        period_start=account.period_start,
+        round__lt=account.warning_round,
+        percent=account.announced_percent,
+    ).exists()

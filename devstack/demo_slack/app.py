@@ -82,7 +82,7 @@ class DemoSlack:
             signing_secret,
             retry_after,
         )
-        modals = Modals()
+        self.modals = modals = Modals()
         self.web_api = WebAPI(
             self.workspace, self.installations, self.events, modals, self.sockets, base_url
         )

@@ -1,7 +1,7 @@
 """Block Kit's limits: what Slack refuses as `invalid_blocks`, and why.
 
-Source: https://docs.slack.dev/reference/block-kit/. Only what an app can send in a message is
-known here; any other block or element is refused.
+Source: https://docs.slack.dev/reference/block-kit/. Only what our app can send in a message or a
+view is known here; any other block or element is refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,15 @@ _STYLES = {"primary", "danger"}
 Violations = Iterator[str]
 
 
-def violations(blocks: list[Any], *, most: int = 50, section: int = 3000) -> list[str]:
-    """Return what is wrong with the blocks of a message, each as `path: problem`."""
-    return list(_blocks(blocks, most, section))
+def violations(
+    blocks: list[Any], *, most: int = 50, section: int = 3000, in_view: bool = False
+) -> list[str]:
+    """Return what is wrong with the blocks of a message or a view, each as `path: problem`."""
+    found = list(_blocks(blocks, most, section))
+    if not in_view:
+        inputs = [index for index, block in enumerate(blocks) if _type(block) == "input"]
+        found += [f"blocks[{index}]: only views have inputs" for index in inputs]
+    return found
 
 
 def option_violations(options: Any) -> list[str]:
@@ -105,6 +111,27 @@ def _markdown(block: dict[str, Any], path: str) -> Violations:
     yield from _string(block.get("text"), f"{path}.text", _MARKDOWN)
 
 
+def _input(block: dict[str, Any], path: str) -> Violations:
+    yield from _plain(block.get("label"), f"{path}.label", 2000)
+    element = block.get("element")
+    kind = _type(element)
+    if kind not in ("plain_text_input", "static_select", "external_select"):
+        yield f"{path}.element: an unknown element"
+    elif kind == "plain_text_input":
+        yield from _plain_text_input(element, f"{path}.element")
+    else:
+        yield from _element(element, f"{path}.element")
+
+
+def _plain_text_input(element: Any, path: str) -> Violations:
+    if "action_id" in element:
+        yield from _string(element["action_id"], f"{path}.action_id", _ACTION_ID)
+    if "placeholder" in element:
+        yield from _plain(element["placeholder"], f"{path}.placeholder", 150)
+    if not 1 <= element.get("max_length", 1) <= 3000:
+        yield f"{path}.max_length: not from 1 to 3000"
+
+
 _KINDS: dict[str, Callable[[dict[str, Any], str], Violations]] = {
     "section": _section,
     "header": _header,
@@ -113,6 +140,7 @@ _KINDS: dict[str, Callable[[dict[str, Any], str], Violations]] = {
     "divider": _divider,
     "image": _image,
     "markdown": _markdown,
+    "input": _input,
 }
 
 

@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS messages (
     channel TEXT, ts TEXT, thread_ts TEXT, visible_to TEXT, body TEXT, PRIMARY KEY (channel, ts));
 CREATE TABLE IF NOT EXISTS reactions (
     channel TEXT, ts TEXT, name TEXT, user TEXT, PRIMARY KEY (channel, ts, name, user));
+CREATE TABLE IF NOT EXISTS sessions (
+    channel TEXT, thread_ts TEXT, body TEXT, PRIMARY KEY (channel, thread_ts));
 CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, name TEXT, size INTEGER, content BLOB);
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY, path TEXT, body TEXT, attempt INTEGER, reason TEXT, due REAL);

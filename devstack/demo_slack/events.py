@@ -118,6 +118,29 @@ class Events:
         }
         self.queue(self.envelope(deleted, channel, "message", team_id))
 
+    def home_opened(self, team_id: str, user: str, channel: str) -> None:
+        """Queue the event of somebody who opens the app's Home tab."""
+        event = {
+            "type": "app_home_opened",
+            "user": user,
+            "channel": channel,
+            "tab": "home",
+            "event_ts": f"{time.time():.6f}",
+        }
+        self.queue(self.event_envelope(event, team_id))
+
+    def session_stopped(self, team_id: str, channel: str, thread_ts: str, user: str) -> None:
+        """Queue the event of somebody who clicks the stop button of an agent session."""
+        event = {
+            "type": "agent_session_stopped",
+            "channel": channel,
+            "thread_ts": thread_ts,
+            "user": user,
+            "streaming_message_ts": [],
+            "event_ts": f"{time.time():.6f}",
+        }
+        self.queue(self.event_envelope(event, team_id))
+
     def envelope(
         self,
         message: Json,

@@ -72,6 +72,17 @@ class Interactions:
             "actions": [{**action, "action_ts": f"{time.time():.6f}"}],
         }
 
+    def home_actions(self, user: str, view: Json, action: Json) -> Json:
+        """Return what is sent when a user has clicked in the app's Home tab."""
+        return {
+            "type": "block_actions",
+            **self._sender(user),
+            "container": {"type": "view", "view_id": view["id"]},
+            "view": view,
+            "trigger_id": self.modals.trigger(user),
+            "actions": [{**action, "action_ts": f"{time.time():.6f}"}],
+        }
+
     def view_submission(self, user: str, view: Json, values: Json) -> Json:
         """Return what is sent when a user submits a modal. `values` are its fields by block."""
         return {

@@ -1,13 +1,15 @@
-"""Modals: what an app opens after a click, and what a person submits.
+"""Views: modals that an app opens after a click, and the app's Home tab of each person.
 
-Sources: https://docs.slack.dev/surfaces/modals and
-https://docs.slack.dev/reference/methods/views.open.
+Sources: https://docs.slack.dev/surfaces/modals, https://docs.slack.dev/surfaces/app-home,
+https://docs.slack.dev/reference/methods/views.open and
+https://docs.slack.dev/reference/methods/views.publish.
 """
 
 import time
 import uuid
 
 from devstack.demo_slack.api_call import ApiCall, SlackError
+from devstack.demo_slack.block_kit import violations
 from devstack.demo_slack.workspace import Json
 
 TRIGGER_SECONDS = 3
@@ -16,11 +18,12 @@ _MOST_BLOCKS = 100
 
 
 class Modals:
-    """The modal that each person sees, and the clicks that may still open one."""
+    """The views that each person sees, and the clicks that may still open a modal."""
 
     def __init__(self) -> None:
         self._triggers: dict[str, tuple[str, float]] = {}
         self._open: dict[str, Json] = {}
+        self._homes: dict[str, Json] = {}
         self.version = 0
 
     def trigger(self, user: str) -> str:
@@ -44,14 +47,31 @@ class Modals:
             raise SlackError("expired_trigger_id")
         view = call.structured("view", dict, "invalid_arguments") or {}
         _check(view)
-        self._open[user] = {
-            **view,
-            "id": f"V{uuid.uuid4().hex[:10].upper()}",
-            "team_id": call.install.team_id,
-            "state": {"values": {}},
-        }
+        self._open[user] = _shown(call, view)
         self.version += 1
         return {"view": self._open[user]}
+
+    def publish(self, call: ApiCall) -> Json:
+        """`views.publish`."""
+        user = call.workspace.user(call.text("user_id"))
+        if user is None or user["team_id"] != call.install.team_id:
+            raise SlackError("user_not_found")
+        view = call.structured("view", dict, "invalid_arguments") or {}
+        if view.get("type") != "home":
+            raise SlackError("invalid_arguments", ["view.type: not home"])
+        _check_blocks(view)
+        self._homes[user["id"]] = _shown(call, view)
+        self.version += 1
+        return {"view": self._homes[user["id"]]}
+
+    def home_of(self, user: str) -> Json | None:
+        """Return the Home tab that a user sees, or None if the app published none."""
+        return self._homes.get(user)
+
+    def clear(self) -> None:
+        """Forget all views."""
+        self._open, self._homes = {}, {}
+        self.version += 1
 
     def of(self, user: str) -> Json | None:
         """Return the modal that a user sees, or None."""
@@ -63,13 +83,28 @@ class Modals:
         self.version += 1
 
 
+def _shown(call: ApiCall, view: Json) -> Json:
+    return {
+        **view,
+        "id": f"V{uuid.uuid4().hex[:10].upper()}",
+        "team_id": call.install.team_id,
+        "state": {"values": {}},
+    }
+
+
 def _check(view: Json) -> None:
     """Refuse what Slack refuses: no title, no blocks, or fields without a button to submit them."""
     title = (view.get("title") or {}).get("text") or ""
-    blocks = view.get("blocks")
     if view.get("type") != "modal" or not 0 < len(title) <= _LONGEST_TITLE:
-        raise SlackError("invalid_arguments")
-    if not isinstance(blocks, list) or not 0 < len(blocks) <= _MOST_BLOCKS:
-        raise SlackError("invalid_arguments")
-    if any(block.get("type") == "input" for block in blocks) and not view.get("submit"):
-        raise SlackError("invalid_arguments")
+        raise SlackError("invalid_arguments", ["view: not a modal with a title"])
+    _check_blocks(view)
+    if any(block.get("type") == "input" for block in view["blocks"]) and not view.get("submit"):
+        raise SlackError("invalid_arguments", ["view.submit: missing"])
+
+
+def _check_blocks(view: Json) -> None:
+    blocks = view.get("blocks")
+    if not isinstance(blocks, list) or not blocks:
+        raise SlackError("invalid_arguments", ["view.blocks: none"])
+    if found := violations(blocks, most=_MOST_BLOCKS, in_view=True):
+        raise SlackError("invalid_arguments", found)

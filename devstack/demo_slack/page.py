@@ -41,6 +41,9 @@ class Page:
             Route("/page/messages", self._post, methods=["POST"]),
             Route("/page/options", self._options, methods=["POST"]),
             Route("/page/actions", self._act, methods=["POST"]),
+            Route("/page/home", self._open_home, methods=["POST"]),
+            Route("/page/home/actions", self._act_in_home, methods=["POST"]),
+            Route("/page/sessions/stop", self._stop_session, methods=["POST"]),
             Route("/page/modal", self._submit, methods=["POST"]),
             Route("/page/modal/close", self._close, methods=["POST"]),
         ]
@@ -72,7 +75,11 @@ class Page:
                     channel["id"]: self.workspace.seen_by(user, channel["id"])[-SHOWN:]
                     for channel in channels
                 },
+                "sessions": {
+                    channel["id"]: self.workspace.sessions(channel["id"]) for channel in channels
+                },
                 "modal": modals.of(user),
+                "home": modals.home_of(user),
                 "undelivered": [
                     {"attempts": pending.attempt, "reason": pending.reason}
                     for pending in self.events.outbox.due(float("inf"))
@@ -145,6 +152,38 @@ class Page:
             await self.interactions.act(payload)
         except LookupError as error:
             return _refusal(f"The app did not accept it: {error}")
+        return JSONResponse({"ok": True})
+
+    async def _open_home(self, request: Request) -> Response:
+        """Tell the app that a person opened its Home tab."""
+        user = str((await _body(request)).get("user"))
+        channel = self.workspace.direct_channel(user)
+        if channel is None:
+            return _refusal("This person does not exist.")
+        self.events.home_opened(channel["context_team_id"], user, channel["id"])
+        return JSONResponse({"ok": True})
+
+    async def _act_in_home(self, request: Request) -> Response:
+        """Send the app a button that was clicked in its Home tab."""
+        body = await _body(request)
+        user, action = str(body.get("user")), body.get("action")
+        view = self.interactions.modals.home_of(user)
+        if view is None or not isinstance(action, dict):
+            return _refusal("The tab is gone.")
+        try:
+            await self.interactions.act(self.interactions.home_actions(user, view, action))
+        except LookupError as error:
+            return _refusal(f"The app did not accept it: {error}")
+        return JSONResponse({"ok": True})
+
+    async def _stop_session(self, request: Request) -> Response:
+        """Tell the app that a person clicked the stop button of an agent session."""
+        body = await _body(request)
+        user, channel = self.workspace.user(str(body.get("user"))), str(body.get("channel"))
+        thread = str(body.get("thread_ts"))
+        if user is None or self.workspace.session(channel, thread) is None:
+            return _refusal("There is nothing to stop.")
+        self.events.session_stopped(user["team_id"], channel, thread, user["id"])
         return JSONResponse({"ok": True})
 
     async def _submit(self, request: Request) -> Response:

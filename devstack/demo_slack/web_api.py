@@ -6,7 +6,7 @@ limit has a status of its own (429 with `Retry-After`, see `faults`).
 
 import base64
 
-from devstack.demo_slack import chat_methods, conversation_methods, file_methods
+from devstack.demo_slack import agent_methods, chat_methods, conversation_methods, file_methods
 from devstack.demo_slack.api_call import ApiCall, SlackError
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.installations import Install, Installations
@@ -15,10 +15,15 @@ from devstack.demo_slack.modals import Modals
 from devstack.demo_slack.sockets import Sockets
 from devstack.demo_slack.workspace import Json, Workspace
 
-_METHODS = chat_methods.METHODS | conversation_methods.METHODS | file_methods.METHODS
+_METHODS = (
+    agent_methods.METHODS
+    | chat_methods.METHODS
+    | conversation_methods.METHODS
+    | file_methods.METHODS
+)
 SCOPE = (
-    "app_mentions:read,channels:history,chat:write,commands,files:read,files:write,groups:history,"
-    "im:history,im:write,mpim:history,reactions:write,users:read,users:read.email"
+    "app_mentions:read,assistant:write,channels:history,chat:write,commands,files:read,files:write,"
+    "groups:history,im:history,im:write,mpim:history,reactions:write,users:read,users:read.email"
 )
 
 
@@ -74,6 +79,8 @@ class WebAPI:
             return {"team": self.workspace.team(install.team_id)}
         if method == "views.open":
             return self.modals.open(call)
+        if method == "views.publish":
+            return self.modals.publish(call)
         if method not in _METHODS:
             raise SlackError("unknown_method")
         answer = _METHODS[method](call)

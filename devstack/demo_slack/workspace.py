@@ -184,6 +184,24 @@ class Workspace:
         seen = sorted(self.messages(channel) + mine, key=lambda message: message["ts"])
         return [message | {"reactions": self.reactions(channel, message["ts"])} for message in seen]
 
+    # --- agent sessions --------------------------------------------------------------------------
+
+    def put_session(self, channel: str, thread_ts: str, session: Json) -> None:
+        """Store the agent session of a thread."""
+        with self._database.change() as connection:
+            connection.execute(
+                "REPLACE INTO sessions VALUES (?, ?, ?)", (channel, thread_ts, json.dumps(session))
+            )
+
+    def session(self, channel: str, thread_ts: str) -> Json | None:
+        """Return the agent session of a thread, or None."""
+        return self.sessions(channel).get(thread_ts)
+
+    def sessions(self, channel: str) -> dict[str, Json]:
+        """Return the agent sessions of a channel, by thread."""
+        rows = self._database.rows("SELECT * FROM sessions WHERE channel = ?", channel)
+        return {row["thread_ts"]: json.loads(row["body"]) for row in rows}
+
     # --- reactions -------------------------------------------------------------------------------
 
     def add_reaction(self, channel: str, ts: str, name: str, user: str) -> bool:

@@ -100,3 +100,32 @@ def test_the_refusal_says_what_is_wrong():
         [reason] = refused.value.response["response_metadata"]["messages"]
         assert reason == "blocks[0].text.text: more than 3000 characters"
         assert slack.violations() == [reason]
+
+
+def field(**element) -> dict:
+    return {
+        "type": "input",
+        "label": plain(1),
+        "element": {"type": "plain_text_input", "action_id": "x", **element},
+    }
+
+
+def test_inputs_belong_into_views() -> None:
+    assert violations([field()], in_view=True) == []
+    assert violations([field()]) == ["blocks[0]: only views have inputs"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        field(type="datepicker"),
+        field(max_length=3001),
+        field(action_id=""),
+        field(placeholder=plain(151)),
+        {**field(), "label": mrkdwn(1)},
+        {**field(), "label": plain(2001)},
+        {"type": "input", "label": plain(1)},
+    ],
+)
+def test_wrong_inputs_are_refused(block: dict) -> None:
+    assert violations([block], in_view=True) != []

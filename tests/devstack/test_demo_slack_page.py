@@ -154,3 +154,103 @@ def test_a_direct_message_is_shown_to_its_person_only(slack: FakeSlack) -> None:
     _, others = state(slack, "U2")
     assert "DU1" not in others["messages"]
     assert all(channel["id"] != "DU1" for channel in others["channels"])
+
+
+def publish(slack: FakeSlack, user: str = "U1", **view: Any) -> dict[str, Any]:
+    """Publish a Home tab with one button."""
+    button = {"type": "button", "action_id": "go", "value": "1", "text": PLAIN}
+    blocks = [{"type": "section", "text": PLAIN, "accessory": button}]
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    home = {"type": "home", "blocks": blocks, **view}
+    return client.views_publish(user_id=user, view=home)["view"]
+
+
+PLAIN = {"type": "plain_text", "text": "Go"}
+
+
+def test_everybody_sees_their_own_home_tab(slack: FakeSlack) -> None:
+    assert state(slack)[1]["home"] is None
+    _, before = state(slack)
+    view = publish(slack)
+    assert state(slack, version=before["version"])[1]["home"] == view
+    assert state(slack, "U2")[1]["home"] is None
+
+
+def test_opening_the_home_tab_tells_the_app() -> None:
+    with FakeSlack(app_url="http://127.0.0.1:9") as slack:
+        assert http(f"{slack.url}/page/home", {"user": "U1"})[0] == 200
+        [pending] = slack.slack.events.outbox.due(float("inf"))
+        event = json.loads(pending.body)["event"]
+        assert (event["type"], event["tab"], event["user"]) == ("app_home_opened", "home", "U1")
+        assert http(f"{slack.url}/page/home", {"user": "UBOT"})[0] == 422
+
+
+def test_a_click_in_a_home_tab_that_was_never_published_is_refused(slack: FakeSlack) -> None:
+    clicked = {"user": "U1", "action": {"type": "button", "action_id": "go", "value": "1"}}
+    status, answer = http(f"{slack.url}/page/home/actions", clicked)
+    assert (status, answer["error"]) == (422, "The tab is gone.")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        {"type": "modal"},
+        {"blocks": []},
+        {"blocks": [{"type": "divider"}] * 101},
+        {"blocks": [{"type": "header", "text": {"type": "mrkdwn", "text": "x"}}]},
+    ],
+    ids=["a modal", "no blocks", "too many blocks", "a wrong block"],
+)
+def test_a_wrong_home_tab_is_refused_and_noted(slack: FakeSlack, view: dict[str, Any]) -> None:
+    with pytest.raises(SlackApiError, match="invalid_arguments"):
+        publish(slack, **view)
+    assert slack.violations()
+
+
+def test_a_home_tab_of_a_stranger_is_refused(slack: FakeSlack) -> None:
+    slack.install("T2", "xoxb-theirs")
+    slack.add_user("U7", team="T2")
+    with pytest.raises(SlackApiError, match="user_not_found"):
+        publish(slack, "U7")
+
+
+def test_an_agent_session_is_created_followed_and_renamed(slack: FakeSlack) -> None:
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    place = {"channel_id": "C1", "thread_ts": slack.post()["ts"]}
+    with pytest.raises(SlackApiError, match="session_not_found"):
+        client.agents_sessions_rename(**place, title="x")
+    client.agents_sessions_setStatus(**place, status="processing", title="a")
+    client.agents_sessions_setStatus(**place, status="active", title="ignored")
+    client.agents_sessions_rename(**place, title="b")
+    shown = state(slack)[1]["sessions"]["C1"][place["thread_ts"]]
+    assert (shown["status"], shown["title"]) == ("active", "b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"status": "thinking"}, "invalid_arguments"),
+        ({"title": "x" * 201}, "invalid_arguments"),
+        ({"thread_ts": "1.1"}, "thread_not_found"),
+        ({"channel_id": "C404"}, "channel_not_found"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_wrong_agent_session_is_refused(slack: FakeSlack, fields: Any, error: str) -> None:
+    place = {"channel_id": "C1", "thread_ts": slack.post()["ts"], "status": "processing"}
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    with pytest.raises(SlackApiError, match=error):
+        client.agents_sessions_setStatus(**place | fields)
+
+
+def test_slacks_stop_button_tells_the_app() -> None:
+    with FakeSlack(app_url="http://127.0.0.1:9") as slack:
+        thread = slack.post()["ts"]
+        stop = {"user": "U2", "channel": "C1", "thread_ts": thread}
+        assert http(f"{slack.url}/page/sessions/stop", stop)[0] == 422
+        client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+        client.agents_sessions_setStatus(channel_id="C1", thread_ts=thread, status="processing")
+        assert http(f"{slack.url}/page/sessions/stop", stop)[0] == 200
+        sent = [json.loads(each.body)["event"] for each in slack.slack.events.outbox.due(1e12)]
+        [event] = [each for each in sent if each["type"] == "agent_session_stopped"]
+        assert (event["thread_ts"], event["user"]) == (thread, "U2")

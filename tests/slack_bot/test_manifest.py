@@ -16,6 +16,8 @@ MANIFEST = yaml.safe_load(Path(install.__file__).with_name("manifest.yaml").read
 
 # https://docs.slack.dev/reference/methods/ and https://docs.slack.dev/reference/events/
 SCOPES_OF_METHODS = {
+    "agents_sessions_rename": {"chat:write"},
+    "agents_sessions_setStatus": {"chat:write"},
     "auth_test": set(),
     "chat_getPermalink": set(),
     "chat_postEphemeral": {"chat:write"},
@@ -35,8 +37,11 @@ SCOPES_OF_METHODS = {
     "reactions_remove": {"reactions:write"},
     "users_info": {"users:read", "users:read.email"},
     "views_open": set(),
+    "views_publish": set(),
 }
 SCOPES_OF_EVENTS = {
+    "agent_session_stopped": {"assistant:write"},  # of every app that is declared as an agent
+    "app_home_opened": set(),
     "app_mention": {"app_mentions:read"},
     "app_uninstalled": set(),
     "message.channels": {"channels:history"},
@@ -51,7 +56,7 @@ def methods_called() -> set[str]:
     """Return the Web API methods that the code calls."""
     sources = [*ROOT.glob("slack_bot/**/*.py"), *ROOT.glob("workflows/**/*.py")]
     sources += ROOT.glob("coding_tasks/**/*.py")
-    family = r"(?:auth|chat|conversations|files|oauth|reactions|team|users|views)"
+    family = r"(?:agents|assistant|auth|chat|conversations|files|oauth|reactions|team|users|views)"
     called = re.compile(rf"\.({family}_[A-Za-z0-9_]+)\(")
     return {name for source in sources for name in called.findall(source.read_text())}
 
@@ -85,8 +90,21 @@ def test_every_address_is_one_of_ours(address):
     assert resolve(address.removeprefix(host))
 
 
-def test_people_can_be_written_to_directly():
-    assert MANIFEST["features"]["app_home"]["messages_tab_enabled"] is True
+def test_people_can_be_written_to_directly_and_have_a_home_tab():
+    home = MANIFEST["features"]["app_home"]
+    assert home["messages_tab_enabled"] is True
+    assert home["home_tab_enabled"] is True
+
+
+def test_the_app_is_declared_as_an_agent_with_prompts_to_begin_with():
+    agent = MANIFEST["features"]["agent_view"]
+    assert 0 < len(agent["agent_description"]) <= 300
+    assert 0 < len(agent["suggested_prompts"]) <= 4
+    assert all(prompt["title"] and prompt["message"] for prompt in agent["suggested_prompts"])
+
+
+def test_methods_that_slack_retires_are_not_called():
+    assert not {method for method in methods_called() if method.startswith("assistant_")}
 
 
 def test_tokens_do_not_expire():

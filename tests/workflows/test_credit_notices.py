@@ -12,7 +12,7 @@ from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import book, usage_event
 from tests.fakes import FakeSlack
-from workflows import credit_notices, tasks
+from workflows import credit_notices, notices, tasks
 from workflows.models import Notice
 
 
@@ -58,6 +58,37 @@ def test_each_threshold_is_told_once_and_so_is_that_there_are_credits_again(work
         "Your team has Tollgate AI credits again.",
     ]
     assert all("thread_ts" not in message for message in slack.bot_messages("C1"))
+
+
+def test_one_event_that_crosses_both_thresholds_says_only_that_all_is_used(workspace, slack):
+    book(usage_event(workspace.project, "0.20"))
+    for _ in range(2):
+        tasks.announce_credits()
+    assert said(slack) == ["Your team has used all of its Tollgate AI credits for this period"]
+
+
+def test_a_threshold_crossed_again_after_a_top_up_is_told_again(workspace, slack):
+    project = workspace.project
+    book(usage_event(project))
+    tasks.announce_credits()
+    grant_credits(project.organization, AI_CREDITS, 15 * MICRO)
+    tasks.announce_credits()
+    book(usage_event(project))
+    for _ in range(2):
+        tasks.announce_credits()
+    assert said(slack) == ["Your team has used 80 % of its Tollgate AI credits for this period"] * 2
+
+
+def test_twins_that_claim_at_once_and_a_dead_sender_tell_a_threshold_once(workspace, slack):
+    book(usage_event(workspace.project))
+    now = timezone.now()
+    [first], second = credit_notices.claim_new(now), credit_notices.claim_new(now)
+    assert second == []
+    assert said(slack) == []  # whoever claimed it died; the sweep sends it
+    for _ in range(2):
+        tasks.deliver_pending_notices()
+        notices.deliver(first)
+    assert len(said(slack)) == 1
 
 
 def test_a_channel_set_late_is_told_only_what_is_still_true(workspace, slack):

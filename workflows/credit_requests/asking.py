@@ -80,6 +80,22 @@ def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
     return words.asked(workspace.credits_channel_id)
 
 
+def askable_mention(workspace: SlackWorkspace, user_id: str) -> Mention | None:
+    """Return the person's newest refused mention, if they can still ask for credits for it."""
+    refused = Mention.objects.filter(
+        workspace=workspace,
+        user_id=user_id,
+        state=Mention.State.REFUSED,
+        outcome__startswith=OUT_OF_CREDITS,
+        received_at__gt=timezone.now() - LAPSES_AFTER,
+    )
+    mention = refused.order_by("-received_at").first()
+    if mention is None or CreditRequest.objects.filter(mention=mention).exists():
+        return None
+    mention.workspace = workspace
+    return mention if _can_run(mention) and can_be_decided(workspace) else None
+
+
 @transaction.atomic
 def _has_request(mention: Mention) -> bool:
     """Return whether the mention has a request, or has taken over that of the one it takes up.

@@ -54,8 +54,12 @@ class Invalid(ValueError):
 # --- Messages ------------------------------------------------------------------------------------
 def offer_blocks(text: str, mention_id: UUID) -> list[dict[str, Any]]:
     """Return the offer to ask, with its button."""
-    ask = button(words.ASK, ASK, _MENTION.sign(mention_id.hex))
-    return [section(text), buttons(ask)]
+    return [section(text), buttons(ask_button(mention_id))]
+
+
+def ask_button(mention_id: UUID, *, style: str = "") -> dict[str, Any]:
+    """Return the button that asks for credits for a refused mention."""
+    return button(words.ASK, ASK, _MENTION.sign(mention_id.hex), style=style)
 
 
 def request_blocks(text: str, request_id: UUID, amount: str) -> list[dict[str, Any]]:

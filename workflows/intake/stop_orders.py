@@ -1,4 +1,4 @@
-"""Orders to stop: a message that only says "stop", or a button, ends a person's work in a thread.
+"""Orders to stop: the word "stop", a button or the slash command ends a person's own work.
 
 Other people who order a stop are told whose work it is.
 """
@@ -24,6 +24,9 @@ from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop, message_of, of_thread
 from workflows.stopping.work import Stopped, stop_work
+
+_MOST_THREADS = 20
+"""Threads that one command ends. Slack waits three seconds for its answer."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,69 @@ def obey_click(run: TaskRun, user_id: str, ts: str) -> None:
             words = wording.stop_button_used(user_id)
             _tell_alone(run, f"stop-used:{run.pk}:{user_id}", words, user_id)
     client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
+
+
+def obey_command(workspace: SlackWorkspace, channel_id: str, user_id: str, ts: str) -> int:
+    """End the user's work in every thread of a channel; return in how many threads it ended.
+
+    Each of these threads is told once, as after a click on the stop button.
+    """
+    threads = _threads_with_work(workspace, channel_id, user_id)
+    orders = [Order(workspace, channel_id, thread_ts, ts, user_id) for thread_ts in threads]
+    ended = [_end_own_work(order, f"stopped by a command at {ts}") for order in orders]
+    client.cancel_all({each for workflows in ended if workflows for each in workflows})
+    return sum(workflows is not None for workflows in ended)
+
+
+def obey_session_stop(order: Order) -> None:
+    """End the user's work in the thread of an agent session that was stopped with Slack's button.
+
+    If it is somebody else's work, the person is told alone, once. A redelivery does nothing.
+    """
+    if Notice.objects.filter(key=_key(order)).exists():
+        return
+    workflows = _end_own_work(order, f"stopped by Slack's button at {order.ts}")
+    if workflows is not None:
+        client.cancel_all(workflows)
+        return
+    owner_id = _other_owner(order)
+    if owner_id is not None:
+        words = wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
+        key = _refusal_key(order)
+    else:
+        words, key = wording.stop_button_used(order.user_id), _key(order)
+    notices.send_soon(notices.claim(key, Notice.Kind.STOP, order, words, only_to_user=True))
+
+
+def _threads_with_work(workspace: SlackWorkspace, channel_id: str, user_id: str) -> list[str]:
+    """Return the threads of a channel that may have work of the user, the newest first."""
+    tasks = CodingTask.objects.filter(
+        workspace=workspace,
+        owner_slack_user_id=user_id,
+        channel_id=channel_id,
+        state=CodingTask.State.ACTIVE,
+    )
+    mentions = Mention.objects.filter(
+        workspace=workspace, user_id=user_id, channel_id=channel_id, state__in=Mention.OPEN
+    )
+    found = {
+        *tasks.order_by("-created_at").values_list("thread_ts", flat=True)[:_MOST_THREADS],
+        *mentions.order_by("-received_at").values_list("thread_ts", flat=True)[:_MOST_THREADS],
+    }
+    return sorted(found, key=Decimal, reverse=True)
+
+
+@transaction.atomic
+def _end_own_work(order: Order, mark: str) -> set[str] | None:
+    """End the user's work in one thread; return the workflows to cancel, or None without work."""
+    mentions = _close_own(order, mark)
+    workflows = _workflows_of(mentions)
+    stopped = _stop_own_task(order, mark, workflows)
+    if stopped is None and not mentions:
+        return None
+    words = _words(order, mentions, stopped, None)
+    notices.send_soon(notices.claim(_key(order), Notice.Kind.STOP, order, words))
+    return workflows | ({stopped.task.workflow_id} if stopped else set())
 
 
 def _tell_alone(run: TaskRun, key: str, words: str, user_id: str) -> None:
@@ -167,6 +233,11 @@ def _reconsider_later_messages(order: Order, task: CodingTask, why: str) -> None
                     "text": each.text,
                 },
             )
+
+
+def _key(order: Order) -> str:
+    """Return the key of the notice that an order without a message of its own was obeyed."""
+    return f"stop:{order.workspace_id}:{order.channel_id}:{order.thread_ts}:{order.ts}"
 
 
 def _refusal_key(order: Order) -> str:

@@ -43,6 +43,16 @@ def buttons(*elements: Block) -> Block:
     return {"type": "actions", "elements": list(elements)}
 
 
+def header(text: str) -> Block:
+    """Return a heading."""
+    return {"type": "header", "text": {"type": "plain_text", "text": text, "emoji": True}}
+
+
+def divider() -> Block:
+    """Return a line between two parts."""
+    return {"type": "divider"}
+
+
 def button(label: str, action_id: str, value: str, *, style: str = "") -> Block:
     """Return a button. Its value comes back through the user's browser, so sign it."""
     made = {

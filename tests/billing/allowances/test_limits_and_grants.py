@@ -21,6 +21,7 @@ from billing.models import (
     UsageTotal,
 )
 from billing.organizations import create_organization
+from billing.verification.audit_faults import audit_trail_faults
 from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
@@ -175,17 +176,35 @@ class TestThresholds:
         notices = ThresholdNotice.objects.filter(account=account_of(project.organization))
         return list(notices.order_by("pk").values_list("percent", flat=True))
 
-    def test_each_threshold_and_each_lift_is_noticed_once_per_period(self, project):
+    def test_each_threshold_is_noticed_once_however_often_it_is_crossed(self, project):
         set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
 
-        book(usage_event(project), usage_event(project, "0.01"))
+        first = usage_event(project)
+        book(first, usage_event(project, "0.01"))
         assert self.noticed(project) == [30]
+        for _ in range(2):  # 108 %, and below 60 % after the refund
+            event = usage_event(project, "0.20")
+            book(event)
+            refund(UsageEvent.objects.get(uuid=event["uuid"]))
+            assert self.noticed(project) == [30, 60, 100, ThresholdNotice.RESOLVED]
+
+    def test_credits_that_bring_usage_below_a_threshold_arm_it_again(self, project):
+        set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
+        book(usage_event(project, "0.30"))
+        first = [30, 60, 100]
+        assert self.noticed(project) == first
+
+        grant_credits(project.organization, AI_CREDITS, 24 * CREDIT)  # 60 %: below 100 alone
+        assert self.noticed(project) == [*first, ThresholdNotice.RESOLVED]
         book(usage_event(project, "0.20"))
-        assert self.noticed(project) == [30, 60, 100]
-        for _ in range(2):
-            grant_credits(project.organization, AI_CREDITS, 12 * CREDIT)
-            book(usage_event(project))
-        assert self.noticed(project) == [30, 60, 100, ThresholdNotice.RESOLVED]
+        assert self.noticed(project) == [*first, ThresholdNotice.RESOLVED, 100]
+
+        set_limit(project.organization, AI_CREDITS, 200 * CREDIT)  # below all of them
+        again = [*first, ThresholdNotice.RESOLVED, 100, ThresholdNotice.RESOLVED]
+        assert self.noticed(project) == again
+        book(usage_event(project, "1.40"))
+        assert self.noticed(project) == [*again, 30, 60, 100]
+        assert list(audit_trail_faults()) == []
 
     def test_a_limit_keeps_its_thresholds_until_others_are_named(self, project):
         set_limit(project.organization, AI_CREDITS, CREDIT, thresholds=[90, 50, 50])

@@ -1,0 +1,149 @@
+"""What is said about a person's tasks and a team's credits, as Slack mrkdwn."""
+
+from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from billing.credits import display
+from billing.reports.ranking import Ranked
+from quota.account_state import AccountState
+from quota.gate import Verdict
+from workflows import denials
+from workflows.home.own_tasks import OwnTask
+from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person
+
+WORK = "Your work"
+RECENT = "*Your last tasks*"
+CREDITS = "Your team's credits"
+BY_DAY = "*By day*, in UTC"
+SPENDERS = "*Who used most*"
+TOP_UP = "Top up"
+TOP_UP_ACTION = "tollgate_top_up"
+
+_LONGEST_TITLE = 80
+_STATES = {
+    "queued": "about to start",
+    "running": "working",
+    "paused": "paused until there are credits",
+    "active": "answered",
+    "done": "done",
+    "failed": "failed",
+    "stopped": "stopped",
+}
+
+
+def at_work_title() -> str:
+    """Introduce the tasks that work for a person."""
+    return "*Working for you*"
+
+
+def nothing_at_work() -> str:
+    """Say that nothing works for a person."""
+    return "Nothing is running for you."
+
+
+def others_at_work(count: int) -> str:
+    """Say how much works for others in the same project."""
+    tasks = "1 task is" if count == 1 else f"{count:,} tasks are"
+    return f"{tasks} running for others in this project."
+
+
+def task_line(task: OwnTask, now: datetime) -> str:
+    """Return a task as a line of a list: its title, its state and what it cost so far."""
+    return f"• {task_title(task)}: {task_state(task, now)}"
+
+
+def task_title(task: OwnTask) -> str:
+    """Return the title of a task, which leads to its thread."""
+    title = " ".join(task.title.split()) or "(no title)"
+    short = title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
+    # A label of a link ends at a ">" or a "|", even if they are escaped as Slack asks.
+    label = short.replace("|", "¦").replace("\n", " ")
+    return link(task.permalink, label) if task.permalink else escape(short)
+
+
+def task_state(task: OwnTask, now: datetime) -> str:
+    """Return the state of a task and what it cost, such as "working for 3 min, 1.20 credits"."""
+    state = _STATES.get(task.state, task.state)
+    if task.state == "running" and task.since is not None:
+        state = f"{state} for {elapsed(max(0, int((now - task.since).total_seconds())))}"
+    return f"{state}, {escape(display(task.credits_micro))} credits"
+
+
+def amount(micro: int) -> str:
+    """Return credits with two decimals, escaped."""
+    return escape(display(micro))
+
+
+def how_to_start(bot_name: str) -> str:
+    """Say that nothing runs, and how to start something."""
+    return (
+        f"{nothing_at_work()} To start, mention {escape(bot_name)} in a channel, or write to me "
+        "under “Messages”, and say what to do."
+    )
+
+
+def share_used(used_micro: int, left_micro: int, bar: str) -> str:
+    """Say how much of the period's credits is used and left. `bar` shows the same."""
+    had = used_micro + left_micro
+    percent = used_micro * 100 // had if had > 0 else 100
+    return f"`{bar}` {percent} % used\n*{amount(left_micro)}* of {amount(had)} credits are left."
+
+
+def no_limit() -> str:
+    """Say that nothing limits the team."""
+    return "Your team's credits have no limit."
+
+
+def state_and_reset(verdict: Verdict, account: AccountState | None) -> list[str]:
+    """Return what to say about a team that may work: a warning, the person's cap, the reset."""
+    said = [NEAR_THE_LIMIT[verdict.state]] if verdict.state in NEAR_THE_LIMIT else []
+    left = verdict.remaining_micro
+    team_left = None if account is None else account.remaining_micro
+    if left is not None and (team_left is None or left < team_left):
+        said.append(f"You can use {amount(left)} of them.")
+    said += resets(verdict)
+    return [" ".join(said)] if said else []
+
+
+def refused(verdict: Verdict) -> str:
+    """Return the denial, with the time of the reset in the reader's own time zone."""
+    return " ".join([denials.text(replace(verdict, resets_at=None)), *resets(verdict)])
+
+
+def resets(verdict: Verdict) -> list[str]:
+    """Return the sentence that says when the credits reset, or nothing without such a time."""
+    return [] if verdict.resets_at is None else [f"They reset on {moment(verdict.resets_at)}."]
+
+
+def moment(at: datetime) -> str:
+    """Return a day and time that Slack shows in the reader's own time zone."""
+    return f"<!date^{int(at.timestamp())}^{{date_long}} at {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
+
+
+def own_share(own_micro: int, team_micro: int, since: datetime, time_zone: str) -> str:
+    """Say what the person used, and their share of what the team used."""
+    day = (
+        f"{since.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"  # a period begins at a team's midnight
+    )
+    share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
+    return (
+        f"Since {day}, you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}."
+    )
+
+
+def spender(row: Ranked) -> str:
+    """Return one of those who used most as a line of a list."""
+    kind, _, slack_id = str(row.key or "").rpartition(":")
+    name = person(slack_id) if kind.startswith("slack:") else escape(str(row.key or "nobody named"))
+    return f"• {name}: {amount(row.used.credits_micro)} credits ({row.percent} %)"
+
+
+def request_waits() -> str:
+    """Say that a request for credits of the person waits."""
+    return "You have asked for credits. As soon as there are some, I start by myself."
+
+
+def as_of(now: datetime) -> str:
+    """Say how old the tab is."""
+    return f"As of {moment(now)}. Open this tab again to refresh it."
