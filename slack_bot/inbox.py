@@ -35,6 +35,8 @@ def receive_change(change: Edited | Deleted) -> None:
     workspace = installations.find(change.installation)
     if workspace is None:
         return
+    if isinstance(change, Deleted):
+        changes.withdraw_run(workspace, change.channel_id, change.ts)
     found = Mention.objects.filter(
         workspace=workspace, channel_id=change.channel_id, ts=change.ts
     ).exclude(text=ERASED)
