@@ -35,7 +35,8 @@ def receive_change(change: Edited | Deleted) -> None:
     workspace = installations.find(change.installation)
     if workspace is None:
         return
-    if isinstance(change, Deleted):
+    is_gone = isinstance(change, Deleted) or is_aside(change.text, workspace.bot_user_id)
+    if is_gone:
         changes.withdraw_run(workspace, change.channel_id, change.ts)
     found = Mention.objects.filter(
         workspace=workspace, channel_id=change.channel_id, ts=change.ts
@@ -43,7 +44,7 @@ def receive_change(change: Edited | Deleted) -> None:
     mention = found.first()
     if mention is None:
         return
-    if isinstance(change, Deleted):
+    if is_gone:
         changes.withdraw(mention)
     else:
         changes.rewrite(mention, change.text)

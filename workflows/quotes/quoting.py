@@ -4,9 +4,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 
-from coding_tasks.agent_runs import model_of, uses_sandbox
 from coding_tasks.models import CodingTask, TaskRun
 from quota import gate
 from quota.resources import MICRO
@@ -34,7 +34,7 @@ def quote(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
 
 def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
     task = run.task
-    model = model_of(task) if uses_sandbox(task) else task.model
+    model = task.model_to_use() if task.needs_sandbox else task.model or settings.AGENT_MODEL
     history, found = comparable(run, model, now)
     headroom = None
     with suppress(gate.QuotaUnknown):  # the gates and the gateway decide what is left
