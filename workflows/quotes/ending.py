@@ -48,13 +48,15 @@ def conclude(run: TaskRun, now: datetime, *, is_last: bool) -> Conclusion:
         if not is_last and quote.expires_at is not None and now < quote.expires_at:
             return Conclusion(waits=True)
         _move(quote, locked, State.EXPIRED)
-    RunQuote.objects.filter(pk=quote.pk, heard_at=None).update(heard_at=now)
-    if locked.state in TaskRun.FINAL:
-        return Conclusion(refusal=locked.error or _WHY[State.DROPPED])
-    if quote.state in (State.CANCELLED, State.EXPIRED, State.DROPPED):
+    mark_heard(quote, now)
+    if quote.state in (State.ACCEPTED, State.SMALLER):
+        # A workflow that an operator reset asks again about a run that may have an answer.
+        return Conclusion()
+    if quote.state == State.ASKED:
+        _move(quote, locked, State.DROPPED)
+    if locked.state not in TaskRun.FINAL:
         _end_run(locked, now, _WHY[State(quote.state)], quote.state)
-        return Conclusion(refusal=_WHY[State(quote.state)])
-    return Conclusion()
+    return Conclusion(refusal=_WHY[State(quote.state)])
 
 
 def withdraw(workspace: SlackWorkspace, channel_id: str, ts: str, now: datetime) -> str | None:

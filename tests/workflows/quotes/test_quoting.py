@@ -15,7 +15,8 @@ from quota.resources import AI_CREDITS, MICRO
 from tests.ready_project import ready_project
 from tests.workflows.quotes.past_runs import past_run, past_runs
 from workflows.models import CostConfirmation, Mention, Notice, RunQuote
-from workflows.quotes import quoting, words
+from workflows.quotes import ending, quoting, words
+from workflows.quotes.ending import Conclusion
 
 pytestmark = pytest.mark.usefixtures("redis_client")
 DAY = timedelta(days=1)
@@ -217,3 +218,29 @@ def test_a_second_attempt_makes_no_second_quote_and_no_second_question(workspace
     past_runs(workspace, range(1, 20))
     assert quote(run) == first
     assert Notice.objects.count() == 1
+
+
+# --- Concluding ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("state", ["queued", "succeeded", "failed"])
+def test_a_run_whose_quote_was_accepted_goes_on_even_if_its_workflow_was_reset(
+    workspace, run, state
+):
+    ask_above(workspace, 1)
+    quote(run)
+    RunQuote.objects.update(state="accepted")
+    TaskRun.objects.update(state=state)
+    for _ in range(2):
+        assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion()
+    assert TaskRun.objects.get().state == state
+    assert not ending.unheard().exists()
+
+
+def test_a_run_that_was_stopped_before_the_answer_does_not_go_on(workspace, run):
+    ask_above(workspace, 1)
+    quote(run)
+    assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion(waits=True)
+    TaskRun.objects.update(state="stopped", error="stopped by the message 2.1")
+    why = "ended before anybody answered what it may cost"
+    assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion(refusal=why)
+    assert RunQuote.objects.get().state == "dropped"
+    assert TaskRun.objects.get().error == "stopped by the message 2.1"
