@@ -35,7 +35,8 @@ def receive_change(change: Edited | Deleted) -> None:
     workspace = installations.find(change.installation)
     if workspace is None:
         return
-    is_gone = isinstance(change, Deleted) or is_aside(change.text, workspace.bot_user_id)
+    text = None if isinstance(change, Deleted) else change.text
+    is_gone = text is None or is_aside(text, workspace.bot_user_id)
     if is_gone:
         changes.withdraw_run(workspace, change.channel_id, change.ts)
     found = Mention.objects.filter(
@@ -44,10 +45,10 @@ def receive_change(change: Edited | Deleted) -> None:
     mention = found.first()
     if mention is None:
         return
-    if is_gone:
+    if text is None or is_gone:
         changes.withdraw(mention)
     else:
-        changes.rewrite(mention, change.text)
+        changes.rewrite(mention, text)
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:

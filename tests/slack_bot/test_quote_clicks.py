@@ -11,7 +11,7 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
 from quota.resources import MICRO
 from tests.slack_bot.conftest import captured
-from tests.slack_bot.test_changes import delete
+from tests.slack_bot.test_changes import delete, edit
 from tests.slack_bot.test_credit_requests import staff_user
 from tests.slack_bot.test_stop_clicks import shown_to
 from workflows import tasks
@@ -118,6 +118,18 @@ def test_a_click_after_the_message_was_deleted_does_not_count(webhook, run):
     assert decided(run) == ("dropped", None)
     assert Mention.objects.get().state == "stopped"
     assert TaskRun.objects.get().state == "stopped"
+
+
+def test_a_message_that_becomes_an_aside_before_the_answer_is_withdrawn(webhook, run):
+    edit(webhook, {"ts": run.message_ts, "user": "U1"}, "// never mind")
+    assert decided(run) == ("dropped", None)
+    assert TaskRun.objects.get().state == "stopped"
+
+
+def test_an_edit_before_the_answer_is_taken(webhook, run):
+    edit(webhook, {"ts": run.message_ts, "user": "U1"}, "<@UBOT> only the cart")
+    assert TaskRun.objects.get().request == "only the cart"
+    assert decided(run) == ("asked", None)
 
 
 def test_a_click_from_another_workspace_does_not_count(webhook, run, stranger):
