@@ -117,6 +117,18 @@ def test_a_run_costs_no_more_than_was_accepted_over_all_its_tokens(world: World,
     world.booked(project, passed + 1)
 
 
+def test_dearer_calls_later_in_the_run_stay_within_what_was_accepted(world: World, project) -> None:
+    token = world.tollgate.token(project, accepted_micro=3_000_000)
+    assert world.post(token).status_code == 200
+    dearer = messages_body() | {"model": "claude-opus-4-1"}
+    passed = 0
+    while world.post(token, body=dearer).status_code == 200:
+        passed += 1
+    assert passed > 0
+    spent = world.account(project)["spent"]
+    assert COST + passed * COST < spent <= 3_000_000
+
+
 def test_an_answer_is_cut_off_where_it_would_cost_more_than_was_accepted(
     world: World, project
 ) -> None:
