@@ -298,6 +298,7 @@ class TaskRunAdmin(_ReadOnly):
         "answer",
         "error",
         "credits",
+        "accepted",
         "calls",
         "workflow",
         "created_at",
@@ -323,6 +324,11 @@ class TaskRunAdmin(_ReadOnly):
         """Return the credits that the run used, and what was given back."""
         _add_credits_of_runs([run])
         return credits_used(run)
+
+    @admin.display(description="accepted credits")
+    def accepted(self, run: TaskRun) -> str:
+        """Return the most credits that it may cost, as somebody accepted."""
+        return display(run.accepted_micro)
 
     def calls(self, run: TaskRun) -> SafeString | str:
         """Return a table of the calls of models that the run made, with their credits."""

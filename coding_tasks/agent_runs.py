@@ -18,6 +18,7 @@ from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
 from coding_tasks.assignments import trace_of
 from coding_tasks.failures import (
+    AcceptedCapReached,
     ChangeRefused,
     CheckoutFailed,
     OutOfCredits,
@@ -169,8 +170,9 @@ class AgentRuns:
                 revoke_run_tokens(run.pk)
             raise failure
         change, lost = self._commit(run, job, patch, result.kept)
-        answer = answer_of(result, change, capped=capped, lost=lost)
-        outlast_outage(lambda: runs.store(run, answer))
+        accepted = capped and isinstance(failure, AcceptedCapReached)
+        answer = answer_of(result, change, capped=capped, accepted=accepted, lost=lost)
+        outlast_outage(lambda: runs.store(run, answer, used_all_accepted=accepted))
         runs.require_not_ended(run)
 
     def publish(

@@ -115,6 +115,12 @@ class RunCapReached(RunFailure):
         super().__init__(self.summary, permanent=True)
 
 
+class AcceptedCapReached(RunCapReached):
+    """The run used what was accepted for it."""
+
+    summary = "the run used the credits that were accepted for it"
+
+
 class RunStopped(RunFailure):
     """Somebody stopped the run, so its work ends and its answer is not posted."""
 

@@ -219,6 +219,11 @@ class CodingTask(models.Model):
             ),
             models.Index(
                 fields=["project", "-created_at"],
+                condition=Q(origin="slack"),
+                name="coding_task_of_project",
+            ),
+            models.Index(
+                fields=["project", "-created_at"],
                 condition=~Q(origin="slack"),
                 name="coding_task_without_thread",
             ),
@@ -333,6 +338,22 @@ class TaskRun(models.Model):
     )
     announced_at = models.DateTimeField(
         null=True, blank=True, help_text="Without a thread: when its workflow was told of it."
+    )
+    accepted_micro = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most micro-credits that it may cost, as somebody accepted. Empty: nobody "
+        "was asked.",
+    )
+    used_all_accepted = models.BooleanField(
+        default=False, db_default=False, help_text="Whether it ended because of that."
+    )
+    model = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The model that it began with. Empty: not known.",
     )
     waits = models.PositiveIntegerField(
         default=0,

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from coding_tasks.failures import (
+    AcceptedCapReached,
     CallsThrottled,
     CreditsHeld,
     GatewayUnavailable,
@@ -26,6 +27,7 @@ _OUT_OF_CREDITS = "billable_credits"
 _RUN_CAP = "run_cap"
 # The gateway's name for its own cap for runs, which the team cannot raise.
 _CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
+_ACCEPTED_CAP = "accepted_cap_reached"
 # The gateway's reasons if a provider did not answer.
 _ABOUT_THE_PROVIDER = frozenset({"provider_failed", "provider_timeout", "provider_unreachable"})
 _UNAUTHENTICATED = "unauthenticated"
@@ -88,11 +90,11 @@ def _out_of_credits(reason: str, details: dict[str, Any]) -> Exception:
     cause = str(details.get("cause") or "")
     if reason != _RUN_CAP:
         return OutOfCredits(_time(details.get("resets_at")), cause)
-    return (
-        RunCapReached()
-        if cause == _CAP_OF_THE_GATEWAY
-        else OutOfCredits(None, Reason.RUN_CAP_REACHED)
-    )
+    if cause == _ACCEPTED_CAP:
+        return AcceptedCapReached()
+    if cause == _CAP_OF_THE_GATEWAY:
+        return RunCapReached()
+    return OutOfCredits(None, Reason.RUN_CAP_REACHED)
 
 
 def _failure_of_the_provider(

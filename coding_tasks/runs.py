@@ -11,7 +11,7 @@ from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.checkouts import Checkouts
-from coding_tasks.failures import OutOfCredits, RunGivenUp, RunStopped
+from coding_tasks.failures import AcceptedCapReached, OutOfCredits, RunGivenUp, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.storable import storable
@@ -121,7 +121,13 @@ def fail(run: TaskRun, error: str, *, ours: bool = False) -> None:
     revoke_run_tokens(run.pk)
     if locked.state in TaskRun.FINAL:
         return
-    _move(run, TaskRun.State.FAILED, error=error[:200], finished_at=timezone.now())
+    _move(
+        run,
+        TaskRun.State.FAILED,
+        error=error[:200],
+        used_all_accepted=error == AcceptedCapReached.__name__,
+        finished_at=timezone.now(),
+    )
     if ours:
         give_back(run, error)
 
@@ -204,6 +210,7 @@ def begin(run: TaskRun, lifetime: timedelta) -> str | None:
         [task.product],
         lifetime,
         distinct_id=task.distinct_id,
+        accepted_micro=locked.accepted_micro,
     )
 
 
@@ -226,12 +233,18 @@ def require_not_ended(run: TaskRun) -> None:
         raise RunGivenUp
 
 
-def store(run: TaskRun, answer: str) -> None:
+def store(run: TaskRun, answer: str, *, used_all_accepted: bool = False) -> None:
     """Store the answer and revoke the run's tokens."""
     # The first answer stays if an attempt that was believed dead comes back with a second one.
     # The token is revoked in the same transaction, because nothing looks at the run again.
     with transaction.atomic():
-        _move(run, TaskRun.State.SUCCEEDED, answer=storable(answer), finished_at=timezone.now())
+        _move(
+            run,
+            TaskRun.State.SUCCEEDED,
+            answer=storable(answer),
+            used_all_accepted=used_all_accepted,
+            finished_at=timezone.now(),
+        )
         revoke_run_tokens(run.pk)
     run.refresh_from_db()
 

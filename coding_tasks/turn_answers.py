@@ -7,6 +7,7 @@ from coding_tasks.sandbox.interface import Limit
 from quota.reasons import Reason
 
 _CREDITS = "it used the credits that one task may use"
+_ACCEPTED = "it used the credits that were accepted for it"
 _LIMITS = {
     Limit.SECONDS.value: "it worked for as long as one turn may take",
     Limit.CPU_SECONDS.value: "it used the processor time that one turn may use",
@@ -22,14 +23,24 @@ def is_run_cap(refusal: Exception | None) -> bool:
     )
 
 
-def answer_of(result: TurnResult, change: Change | None, *, capped: bool, lost: str = "") -> str:
+def answer_of(
+    result: TurnResult,
+    change: Change | None,
+    *,
+    capped: bool,
+    accepted: bool = False,
+    lost: str = "",
+) -> str:
     """Return the agent's answer, or what it said last and which limit ended it.
 
-    `capped` is whether the run reached a cap on runs. `lost` is a sentence about what is missing
+    `capped` is whether the run reached a cap on runs, and `accepted` whether that cap is the number
+    that somebody accepted. `lost` is a sentence about what is missing
     from the change. Raises `AgentEnded` if the agent ended by itself, without an answer and without
     a change.
     """
-    limit = _CREDITS if capped else ""
+    limit = ""
+    if capped:
+        limit = _ACCEPTED if accepted else _CREDITS
     if result.ending == Ending.LIMIT:
         limit = _LIMITS.get(result.detail, "it reached a limit")
     if not limit and result.answer:

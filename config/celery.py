@@ -105,6 +105,7 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.deliver_pending_follow_ups",
         "schedule": 5.0,
     },
+    "settle quotes": {"task": "workflows.tasks.settle_quotes", "schedule": 5.0},
     "match replies": {"task": "workflows.tasks.match_replies", "schedule": 5.0},
     "wake paused runs": {
         "task": "workflows.tasks.wake_paused_runs",

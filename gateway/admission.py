@@ -157,7 +157,7 @@ class Gate:
                     self._remember_refused((caller.project_id, product.bucket))
                 elif result.status == "rate":
                     self._remember_refused(caller.credential_sha256)
-                raise self._refusal(result, product.bucket, admission)
+                raise self._refusal(result, product.bucket, admission, caller)
             cap = smaller
             usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
 
@@ -262,6 +262,7 @@ class Gate:
             user=caller.user,
             record=admission.record.encode(),
             reserve_micro=admission.reserve_micro,
+            accepted_micro=caller.accepted_micro,
         )
         try:
             result = await self._holds.hold(wanted)
@@ -280,7 +281,9 @@ class Gate:
                 self._resolver.ask_in_background(caller.project_id)
         return result
 
-    def _refusal(self, result: HoldResult, bucket: str, admission: Admission) -> Refusal:
+    def _refusal(
+        self, result: HoldResult, bucket: str, admission: Admission, caller: Caller
+    ) -> Refusal:
         bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
         match result.status:
             case "limited":
@@ -310,6 +313,7 @@ class Gate:
                     bucket,
                     bot_name,
                     self._settings.run_cap_credits,
+                    caller.accepted_micro,
                     needed_micro=admission.bound_micro + admission.reserve_micro,
                     remaining_micro=result.remaining_micro,
                     held_micro=result.held_micro,

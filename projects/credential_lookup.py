@@ -100,6 +100,7 @@ def _oauth_access_token(digest: str, now: datetime) -> Principal | None:
         products=tuple(token.products) or ("posthog_code",),
         user_id=token.user_id,
         client_id=token.application.client_id if token.application else None,
+        accepted_micro=token.accepted_micro,
     )
 
 

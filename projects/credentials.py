@@ -70,10 +70,12 @@ def mint_run_token(
     lifetime: timedelta,
     *,
     distinct_id: str = "",
+    accepted_micro: int | None = None,
 ) -> str:
     """Return a new OAuth access token for one run of a coding task and these products.
 
-    `distinct_id` is the user the run works for: its usage counts as theirs.
+    `distinct_id` is the user the run works for: its usage counts as theirs. The gateway lets the
+    run cost at most `accepted_micro`, with all its tokens together.
     """
     return _mint(
         project,
@@ -81,6 +83,7 @@ def mint_run_token(
         task_run_id=task_run_id,
         products=_named(products),
         distinct_id=distinct_id,
+        accepted_micro=accepted_micro,
     )
 
 

@@ -16,7 +16,8 @@ def describe(principal: Principal | None) -> dict[str, Any]:
     Beyond RFC 7662: `organization_id`, `project_ids` (all that the credential covers),
     `project_id` (if it covers exactly one), `task_run_id`, `products` (the gateway products it may
     call) and `token_kind`. A token minted for a user's work also has `distinct_id`, the user whose
-    usage it is. Personal API keys do not expire, so they have no `exp`.
+    usage it is, and `accepted_micro` if somebody accepted that the run may cost so much and no
+    more. Personal API keys do not expire, so they have no `exp`.
     """
     if principal is None:
         return {"active": False}
@@ -34,6 +35,8 @@ def describe(principal: Principal | None) -> dict[str, Any]:
     }
     if principal.distinct_id:
         described["distinct_id"] = principal.distinct_id
+    if principal.accepted_micro is not None:
+        described["accepted_micro"] = principal.accepted_micro
     if principal.expires_at is not None:
         described["exp"] = int(principal.expires_at.timestamp())
     if principal.client_id is not None:

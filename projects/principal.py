@@ -62,6 +62,7 @@ class Principal:
     products: tuple[str, ...] = ()
     user_id: int | None = None
     client_id: str | None = None
+    accepted_micro: int | None = None
 
     @property
     def is_authenticated(self) -> bool:

@@ -16,7 +16,7 @@ from quota.reasons import Reason
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
 
-__all__ = ["QuotaUnknown", "Verdict", "check"]
+__all__ = ["Headroom", "QuotaUnknown", "Verdict", "check", "headroom"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,33 @@ class Verdict:
     source: Source
     time_zone: str = "UTC"
     cap: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What is left of a limit or cap. `reason` is the one to give when it is reached."""
+
+    reason: str
+    left_micro: int
+
+
+def headroom(
+    project: Project, resource: str = AI_CREDITS, *, distinct_id: str = ""
+) -> Headroom | None:
+    """Return what is left of the limit or cap that a new run of a user would reach first.
+
+    Return None if nothing limits it. Raises `QuotaUnknown`.
+    """
+    standing = standings(identify(project)).resources[resource]
+    published = standing.published
+    if published is None:
+        return None
+    left = _caps(published, project.pk, distinct_id, 0)
+    limit_applies = published.mode == "hard" and standing.state != "grace"
+    if limit_applies and published.remaining_micro is not None:
+        left.append((Reason.LIMIT_REACHED, published.remaining_micro))
+    smallest = min(left, key=lambda each: each[1], default=None)
+    return None if smallest is None else Headroom(*smallest)
 
 
 def check(

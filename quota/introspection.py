@@ -52,6 +52,9 @@ _ANSWERS: dict[Any, Any] = {
             "distinct_id": serializers.CharField(
                 required=False, help_text="The user whose usage it is."
             ),
+            "accepted_micro": serializers.IntegerField(
+                required=False, help_text="All that the task run may cost, in micro-credits."
+            ),
             "products": serializers.ListField(child=serializers.CharField(), required=False),
             "token_kind": serializers.CharField(required=False),
             "resources": serializers.DictField(required=False),

@@ -39,16 +39,20 @@ def receive_change(change: Edited | Deleted) -> None:
     workspace = installations.find(change.installation)
     if workspace is None:
         return
+    text = None if isinstance(change, Deleted) else change.text
+    is_gone = text is None or is_aside(text, workspace.bot_user_id)
+    if is_gone:
+        changes.withdraw_run(workspace, change.channel_id, change.ts)
     found = Mention.objects.filter(
         workspace=workspace, channel_id=change.channel_id, ts=change.ts
     ).exclude(text=ERASED)
     mention = found.first()
     if mention is None:
         return
-    if isinstance(change, Deleted) or is_aside(change.text, workspace.bot_user_id):
+    if text is None or is_gone:
         changes.withdraw(mention)
     else:
-        changes.rewrite(mention, change.text)
+        changes.rewrite(mention, text)
 
 
 def receive_opening(opened: HomeOpened) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
 
 from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
@@ -34,6 +35,8 @@ from workflows.intake import stop_orders
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
 from workflows.progress import stop_button
+from workflows.quotes import answering
+from workflows.quotes import buttons as quote_buttons
 from workflows.slack import picker
 
 
@@ -67,7 +70,7 @@ def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        if _agree(payload) or _stop(payload):
+        if _agree(payload) or _stop(payload) or _answer_quote(payload):
             return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
@@ -128,6 +131,20 @@ def _stop(payload: dict[str, Any]) -> bool:
         stop_orders.obey_click(run, user_id, clicked_at)
         if is_in_home(payload) and run.task.workspace is not None:
             openings.note_click(run.task.workspace, user_id)
+    return True
+
+
+def _answer_quote(payload: dict[str, Any]) -> bool:
+    """Take a click on a button of the question what a run may cost; return whether it was one."""
+    click = action_of(payload, *quote_buttons.Action)
+    if not click:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    run_id = quote_buttons.run_of(text(click.get("value"), 200))
+    answer = quote_buttons.ANSWER_OF[quote_buttons.Action(click["action_id"])]
+    for workspace in filter(None, map(installations.find, installations_of(payload))):
+        if user_id and run_id:
+            answering.answer(workspace, run_id, user_id, answer, timezone.now())
     return True
 
 

@@ -1,8 +1,9 @@
-"""Admin pages of mentions, notices, follow-ups, and requests for credits."""
+"""Admin pages of mentions, notices, follow-ups, requests for credits, and quotes of runs."""
 
 from typing import Any
 from urllib.parse import quote
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import Model, QuerySet
@@ -10,10 +11,20 @@ from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
 
+from billing.admin.allowances import CreditsField
 from billing.admin.read_only import credits_column
+from billing.credits import display, exact
 from projects.named_search import NamedSearch
 from quota.reason_words import with_reasons_in_words
-from workflows.models import CreditApprover, CreditRequest, FollowUp, Mention, Notice
+from workflows.models import (
+    CostConfirmation,
+    CreditApprover,
+    CreditRequest,
+    FollowUp,
+    Mention,
+    Notice,
+    RunQuote,
+)
 
 
 class ReadOnly:
@@ -216,6 +227,98 @@ class CreditApproverAdmin(NamedSearch, admin.ModelAdmin[CreditApprover]):
     ) -> bool:
         """Return whether the user may change approvers, and add top-ups too."""
         return _may_top_up(request) and super().has_change_permission(request, obj)
+
+
+class CostConfirmationForm(forms.ModelForm[CostConfirmation]):
+    """The form with the threshold in credits."""
+
+    credits = CreditsField(
+        required=False,
+        label="Ask above (credits)",
+        help_text="Ask before runs that may cost more than this, or more than what is left. "
+        "0: ask before every run. Empty: never ask.",
+    )
+
+    class Meta:
+        model = CostConfirmation
+        fields = ["project"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        above = self.instance.ask_above_micro
+        self.initial.setdefault("credits", "" if above is None else exact(above))
+
+    def save(self, commit: bool = True) -> CostConfirmation:
+        """Keep the threshold."""
+        self.instance.ask_above_micro = self.cleaned_data["credits"]
+        saved: CostConfirmation = super().save(commit)
+        return saved
+
+
+@admin.register(CostConfirmation)
+class CostConfirmationAdmin(NamedSearch, admin.ModelAdmin[CostConfirmation]):
+    """When the runs of projects ask before they begin."""
+
+    form = CostConfirmationForm
+    fields = ["project", "credits"]
+    list_display = ["project", "organization", "ask_above"]
+    list_select_related = ["project__organization"]
+    search_fields = ["project__name", "project__organization__name"]
+    named_by = ["project__name"]
+    autocomplete_fields = ["project"]
+    ask_above = credits_column("ask_above_micro", "ask above (credits)")
+
+    @admin.display(ordering="project__organization__name")
+    def organization(self, row: CostConfirmation) -> str:
+        """Return the name of the organization that owns the project."""
+        return row.project.organization.name
+
+
+@admin.register(RunQuote)
+class RunQuoteAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunQuote]):
+    """What runs were said to cost, and what was answered."""
+
+    show_full_result_count = False
+    list_display = [
+        "made_at",
+        "project",
+        "run",
+        "history",
+        "runs_compared",
+        "low",
+        "high",
+        "offered",
+        "accepted",
+        "state",
+        "answered_by",
+    ]
+    list_filter = ["state", "history", "run__task__project"]
+    search_fields = ["run__task__title", "run__task__project__name"]
+    search_ids = ["run__id", "run__message_ts", "answered_by"]
+    date_hierarchy = "made_at"
+    raw_id_fields = ["run"]
+    exclude = ["low_micro", "high_micro", "left_micro", "offered_micro", "smaller_micro"]
+    readonly_fields = ["low", "high", "left", "offered", "smaller", "accepted"]
+    low = credits_column("low_micro", "from credits")
+    high = credits_column("high_micro", "to credits")
+    left = credits_column("left_micro", "credits left then")
+    offered = credits_column("offered_micro", "offered credits")
+    smaller = credits_column("smaller_micro", "smaller number of credits")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RunQuote]:
+        """Return the rows with what the list shows of others, in one query."""
+        rows = super().get_queryset(request)
+        return rows.select_related("run__task__project").defer("run__answer", "run__request")
+
+    @admin.display(ordering="run__task__project__name")
+    def project(self, row: RunQuote) -> str:
+        """Return the project that pays."""
+        return str(row.run.task.project)
+
+    @admin.display(description="accepted credits", ordering="run__accepted_micro")
+    def accepted(self, row: RunQuote) -> str:
+        """Return the number that became the run's cap."""
+        return display(row.run.accepted_micro)
 
 
 def _may_top_up(request: HttpRequest) -> bool:

@@ -216,6 +216,14 @@ def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None
     _signal(workflow_id, "repository_chosen", choice)
 
 
+def signal_quote_answered(workflow_id: str) -> None:
+    """Have a mention's workflow look for the answer to what a run may cost.
+
+    Raises `TemporalUnavailable` and `WorkflowEnded`.
+    """
+    _signal(workflow_id, "quote_answered")
+
+
 def signal_credits_gained(workflow_id: str) -> None:
     """Have the workflow of a paused run check again whether there are credits.
 

@@ -4,6 +4,7 @@ from django.conf import settings
 
 from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
 from coding_tasks.failures import (
+    AcceptedCapReached,
     AgentEnded,
     CheckoutFailed,
     ModelFailed,
@@ -62,6 +63,8 @@ def sentence(
         return wording.repository_too_big(repository, BOUNDS)
     if failure == UnpackingFailed.__name__:
         return wording.repository_not_unpacked(repository)
+    if failure == AcceptedCapReached.__name__:
+        return wording.accepted_cap_reached(credits_name=credits_name)
     if failure == RunCapReached.__name__:
         return wording.run_cap_reached(credits_name=credits_name)
     if failure in (GATEWAY_OUT, ANSWER_LOST):

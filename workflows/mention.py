@@ -6,6 +6,7 @@ shares with the workflow of other tasks is in `workflows.task_runs`.
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,10 +26,12 @@ from workflows.activities.coding import (
     TaskEnd,
 )
 from workflows.activities.quota import QuotaActivities
+from workflows.activities.quotes import AnswerWanted, NewQuote, QuoteActivities
 from workflows.activities.repository import GivenUp, RepositoryActivities
 from workflows.activities.thread import Closing, ThreadActivities
 from workflows.mention_types import (
     GATE_PATCH,
+    QUOTES_PATCH,
     STOPPED,
     WAITS_PATCH,
     Conversation,
@@ -72,6 +75,7 @@ class MentionWorkflow(PerformsRuns):
         super().__init__()
         self._follow_ups: deque[str] = deque()
         self._choice: RepositoryChoice | None = None
+        self._quote_answers = 0
 
     @workflow.signal
     def follow_up(self, received: FollowUpReceived) -> None:
@@ -84,6 +88,11 @@ class MentionWorkflow(PerformsRuns):
         """Take the choice made in the picker; the first one counts."""
         if self._choice is None:
             self._choice = choice
+
+    @workflow.signal
+    def quote_answered(self) -> None:
+        """Look for the answer to a question what a run may cost. A needless signal does no harm."""
+        self._quote_answers += 1
 
     @workflow.run
     async def run(self, mention: MentionInput) -> MentionOutcome:
@@ -124,6 +133,8 @@ class MentionWorkflow(PerformsRuns):
             outcome = MentionOutcome(Ending.FORWARDED, f"follow-up of {task.holder}")
             await self._close(mention, outcome)
             return outcome
+        if refusal := await self._refused_quote(mention, task.run_id):
+            raise _Ended(Ending.REFUSED, None, refusal)
         failure = await self._answer(mention, task.run_id)
         outcome = MentionOutcome(Ending.FAILED if failure else Ending.ANSWERED, failure)
         await self._close(mention, outcome)
@@ -180,6 +191,33 @@ class MentionWorkflow(PerformsRuns):
         assert self._choice is not None
         return self._choice.repository_id
 
+    # --- what a run may cost --------------------------------------------------------------------
+
+    async def _refused_quote(self, mention: MentionInput, run_id: str) -> str:
+        """Quote what the run may cost, and ask first if that is wanted; return why not to begin.
+
+        Return an empty string if the run may begin.
+        """
+        if not workflow.patched(QUOTES_PATCH):
+            return ""
+        new = NewQuote(run_id, mention.quote_seconds)
+        made = await locally(QuoteActivities.quote_run, new)
+        if made.question_id is None:
+            return ""
+        await self._deliver(made.question_id)
+        until = workflow.now() + timedelta(seconds=mention.quote_seconds)
+        while True:
+            known = self._quote_answers
+            wanted = AnswerWanted(run_id, is_last=workflow.now() >= until)
+            concluded = await locally(QuoteActivities.conclude_quote, wanted)
+            if not concluded.waits:
+                return concluded.refusal
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda known=known: self._quote_answers > known,  # type: ignore[misc]
+                    timeout=until - workflow.now(),
+                )
+
     # --- the task and its conversation -----------------------------------------------------------
 
     async def _make_task(self, mention: MentionInput, repository_id: int) -> TaskAnswer:
@@ -218,7 +256,7 @@ class MentionWorkflow(PerformsRuns):
     async def _take(self, mention: MentionInput, message: ForwardedMessage) -> None:
         forwarded = await locally(CodingActivities.forward_follow_up, message)
         await self._deliver(forwarded.notice_id)
-        if forwarded.run_id:
+        if forwarded.run_id and not await self._refused_quote(mention, forwarded.run_id):
             await self._answer(mention, forwarded.run_id)
 
     async def _end_task(self, task_id: str, state: str) -> bool:

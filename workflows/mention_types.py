@@ -13,6 +13,7 @@ ONE_PAUSE_PATCH = "one-pause-for-each-run"
 OUTAGE_PATCH = "runs-outlast-outages"
 WAITS_PATCH = "the-gateway-is-waited-for"
 AGENTS_PATCH = "agents-in-sandboxes"
+QUOTES_PATCH = "runs-have-quotes"
 OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 STOPPED = "stopped"
@@ -68,6 +69,8 @@ class MentionInput:
     """How long a thread may be silent before its task is finished."""
     picker_seconds: float = 3600
     """How long the repository picker waits for a choice."""
+    quote_seconds: float = 24 * 3600
+    """How long the question what a run may cost waits for an answer."""
     pause_seconds: float = 7 * 24 * 3600
     """How long a run without credits waits for a top-up."""
     recheck_seconds: float = 5

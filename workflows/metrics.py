@@ -1,4 +1,4 @@
-"""Metrics about what is sent to Slack and read from it."""
+"""Metrics about what is sent to Slack and read from it, and about quotes."""
 
 from prometheus_client import Counter
 
@@ -6,6 +6,13 @@ NOTICES = Counter(
     "tollgate_notices",
     "Messages that were sent or given up, by kind, destination and state.",
     ["kind", "destination", "state"],
+)
+
+QUOTES = Counter(
+    "tollgate_quotes",
+    "Quotes of runs by what became of them: shown, asked, and then accepted, smaller, cancelled, "
+    "expired or dropped.",
+    ["state"],
 )
 
 THREADS_READ = Counter(

@@ -6,7 +6,8 @@ from django.db import models
 from django.utils import timezone
 
 from coding_tasks.assignments import trace_of
-from projects.models import SlackWorkspace, User
+from coding_tasks.models import TaskRun
+from projects.models import Project, SlackWorkspace, User
 from workflows.mention_types import workflow_id
 
 ERASED = "[erased]"
@@ -117,6 +118,7 @@ class Notice(models.Model):
         FAILURE = "failure"
         CREDITS = "credits", "credits: they run low, or are back"
         QUESTION = "question", "question: what should the bot do?"
+        QUOTE = "quote", "quote: what work may cost, and whether to begin"
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
         DIFF = "diff", "diff: a change as a file"
@@ -397,6 +399,93 @@ class CreditRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.mention} {self.state}"
+
+
+class CostConfirmation(models.Model):
+    """When a project's runs ask before they begin, because of what they may cost."""
+
+    project = models.OneToOneField(
+        Project, on_delete=models.CASCADE, related_name="cost_confirmation"
+    )
+    ask_above_micro = models.BigIntegerField(
+        null=True, blank=True, help_text="In micro-credits. Empty: never ask."
+    )
+
+    class Meta:
+        ordering = ["project"]
+
+    def __str__(self) -> str:
+        return str(self.project)
+
+
+class RunQuote(models.Model):
+    """What a run may cost, as was said before it began, and what its requester answered.
+
+    Comparable runs are those of the same project, agent and model, or of the whole project if there
+    are too few of those. `workflows.quotes` changes the state, under locks on the run and the row.
+    """
+
+    class State(models.TextChoices):
+        SHOWN = "shown", "shown: nothing was asked"
+        ASKED = "asked", "asked: nobody has answered yet"
+        ACCEPTED = "accepted", "accepted: it runs for up to the offered credits"
+        SMALLER = "smaller", "smaller: it runs for up to the smaller number of credits"
+        CANCELLED = "cancelled"
+        EXPIRED = "expired", "expired: nobody answered in time"
+        DROPPED = "dropped", "dropped: the run ended before anybody answered"
+
+    ANSWERS = (State.ACCEPTED, State.SMALLER, State.CANCELLED)
+
+    class History(models.TextChoices):
+        AGENT = "agent", "runs of the project's agent and model"
+        PROJECT = "project", "runs of the project"
+        NONE = "none", "no history yet"
+
+    run = models.OneToOneField(
+        TaskRun, primary_key=True, on_delete=models.CASCADE, related_name="quote"
+    )
+    history = models.CharField(max_length=10, choices=History.choices)
+    runs_compared = models.PositiveIntegerField(default=0)
+    low_micro = models.BigIntegerField(
+        null=True, blank=True, help_text="Empty: too few runs for a lower end."
+    )
+    high_micro = models.BigIntegerField(null=True, blank=True)
+    left_micro = models.BigIntegerField(
+        null=True, blank=True, help_text="What was left of the limit or cap that ends it first."
+    )
+    left_of = models.CharField(
+        max_length=40, blank=True, default="", help_text="The reason that names that limit or cap."
+    )
+    offered_micro = models.BigIntegerField(null=True, blank=True)
+    smaller_micro = models.BigIntegerField(null=True, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices)
+    answered_by = models.CharField(
+        max_length=32, blank=True, default="", help_text="The Slack user who answered."
+    )
+    made_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+    heard_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the run's workflow took up the answer."
+    )
+
+    class Meta:
+        ordering = ["-made_at"]
+        indexes = [
+            models.Index(
+                fields=["made_at"], condition=models.Q(state="asked"), name="run_quote_open"
+            ),
+            models.Index(
+                fields=["made_at"],
+                condition=models.Q(
+                    state__in=["accepted", "smaller", "cancelled", "dropped"], heard_at=None
+                ),
+                name="run_quote_unheard",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.state}"
 
 
 class CreditApprover(models.Model):

@@ -5,6 +5,7 @@ docs/coding-tasks.md has the reasons. Failures are named as in Temporal's histor
 
 from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
 from coding_tasks.failures import (
+    AcceptedCapReached,
     AgentEnded,
     ChangeRefused,
     CheckoutFailed,
@@ -57,6 +58,7 @@ OURS = frozenset(
 THEIRS = frozenset(
     {
         # What a person, a limit or the repository's owner decided.
+        AcceptedCapReached.__name__,
         CREDITS_HELD,
         OUT_OF_CREDITS,
         OWNER_LEFT,

@@ -36,9 +36,10 @@ from workflows.credit_requests import resuming
 from workflows.credit_requests.messages import tell_not_delivered
 from workflows.home import publishing as home_tabs
 from workflows.intake import follow_ups, mentions, replies
-from workflows.models import CreditRequest, HomeTab, Notice, ThreadReply
+from workflows.models import CreditRequest, HomeTab, Notice, RunQuote, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
+from workflows.quotes import ending
 from workflows.recovery import lost_mentions, lost_tasks
 from workflows.slack import pauses, token_rotation
 
@@ -178,6 +179,26 @@ def deliver_pending_follow_ups() -> None:
     """Signal the follow-ups that were not signalled when they were recorded."""
     old = follow_ups.unsignalled().filter(received_at__lte=timezone.now() - _SIGNAL_AFTER)
     _sweep(old.order_by("received_at")[:_BATCH], follow_ups.signal)
+
+
+@shared_task
+def tell_quote_answer(run_id: str) -> None:
+    """Have the run's workflow go on, now that somebody answered what the run may cost."""
+    _sweep(ending.unheard().filter(run__pk=run_id), _tell_answer)
+
+
+@shared_task(expires=_EXPIRES)
+def settle_quotes() -> None:
+    """Tell workflows of answers that they missed, and close questions about ended runs."""
+    _sweep(ending.left_open()[:_BATCH], ending.drop)
+    _sweep(ending.unheard()[:_BATCH], _tell_answer)
+
+
+def _tell_answer(quote: RunQuote) -> None:
+    try:
+        client.signal_quote_answered(quote.run.task.workflow_id)
+    except client.WorkflowEnded:
+        ending.mark_heard(quote, timezone.now())
 
 
 @shared_task(expires=_EXPIRES)

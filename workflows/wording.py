@@ -365,6 +365,14 @@ def run_cap_reached(*, credits_name: str) -> str:
     )
 
 
+def accepted_cap_reached(*, credits_name: str) -> str:
+    """Say that the work used the number of credits that somebody accepted for it."""
+    return (
+        f"I had to stop half-way. This has used the {escape(credits_name)} that were accepted for "
+        "it. Ask again to go on."
+    )
+
+
 def stores_out() -> str:
     """Say that the work was given up because our own stores were down for too long."""
     return "I gave up: a part of me has been down for too long. Please try again later."

@@ -24,6 +24,7 @@ from workflows.activities.agents import AgentActivities
 from workflows.activities.api_tasks import ApiTaskActivities
 from workflows.activities.coding import CodingActivities
 from workflows.activities.quota import QuotaActivities
+from workflows.activities.quotes import QuoteActivities
 from workflows.activities.repository import Classifier, RepositoryActivities
 from workflows.activities.thread import ThreadActivities
 from workflows.api_task import ApiTaskWorkflow
@@ -67,6 +68,7 @@ def configured_tools() -> Tools:
 def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
     """Return every activity, bound to its clients."""
     quota = QuotaActivities()
+    quotes = QuoteActivities()
     repository = RepositoryActivities(tools.classifier)
     coding = CodingActivities(tools.agent, tools.checkouts)
     agents = AgentActivities(AgentRuns.from_settings())
@@ -75,6 +77,8 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
     return [
         quota.check_quota,
         quota.check_credits,
+        quotes.quote_run,
+        quotes.conclude_quote,
         repository.choose_repository,
         repository.classify_repository,
         repository.offer_repositories,

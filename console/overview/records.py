@@ -8,6 +8,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "billing.limit",
         "billing.creditgrant",
         "billing.cap",
+        "workflows.costconfirmation",
+        "workflows.runquote",
         "quota.setmember",
         "billing.usageevent",
         "billing.dailyusage",

@@ -3,7 +3,8 @@
 --       generation
 -- ARGV: hold id, bound, owner, lease ms, open window ms, sequence known to the caller, record,
 --       run cap ('' for none), requests per minute (0 for any), generation known to the caller,
---       project id, user, what the run keeps of its cap for its last call
+--       project id, user, what the run keeps of its cap for its last call, what was accepted for
+--       the run ('' for no such cap)
 -- Returns {status, remaining, held, ms since Django's answer was last confirmed, that answer (for
 --          refusals only), ms since it was given, sequence, the scopes beside the account that
 --          count the hold, the percentage of its cap that the run had used or held before (-1
@@ -72,7 +73,10 @@ end
 if compared and remaining < bound then
   return unless_held_before('short', remaining, held)
 end
-local run_cap, scopes = tonumber(ARGV[8]), ''
+local run_cap, accepted, scopes = tonumber(ARGV[8]), tonumber(ARGV[14] or ''), ''
+if accepted and (not run_cap or accepted < run_cap) then
+  run_cap = accepted
+end
 if p[8] then
   -- Django's answer about caps: version, cap of a run, whether this project is capped, whether
   -- users are.

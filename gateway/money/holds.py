@@ -63,6 +63,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     record: bytes
     scopes: str = ""
     reserve_micro: int = 0
+    accepted_micro: int | None = None
 
 
 class HoldResult(msgspec.Struct, frozen=True, gc=False):
@@ -172,6 +173,7 @@ class Holds:
                 wanted.project_id,
                 wanted.user,
                 wanted.reserve_micro,
+                "" if wanted.accepted_micro is None else wanted.accepted_micro,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
             # Redis may have made the reservation anyway, so release it as soon as Redis answers.

@@ -91,6 +91,7 @@ def run_cap_reached(
     resource: str,
     bot_name: str,
     own_cap: Decimal | None,
+    accepted_micro: int | None,
     *,
     needed_micro: int,
     remaining_micro: int,
@@ -98,13 +99,18 @@ def run_cap_reached(
 ) -> Refusal:
     """Return the refusal for a task run that has used up its cap.
 
-    The cause names the owner of the cap: the team can raise its own, but not the gateway's
-    `own_cap` (in credits). If other calls of the run hold the credits that this one needs, such as
-    those of an attempt that was killed, the refusal says to try again soon.
+    The cause names the owner of the cap: the team can raise its own, but neither the gateway's
+    `own_cap` (in credits) nor what was accepted for the run (`accepted_micro`). If other calls of
+    the run hold the credits that this one needs, such as those of an attempt that was killed, the
+    refusal says to try again soon.
     """
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
     ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
+    cause = "gateway_run_cap_reached" if ours else str(Reason.RUN_CAP_REACHED)
+    others = [cap for cap in (of_the_team, own_cap and own_cap * MICRO) if cap is not None]
+    if accepted_micro is not None and all(accepted_micro <= cap for cap in others):
+        cause = "accepted_cap_reached"
     name = credits_name(resource, bot_name)
     refusal = Refusal(
         429,
@@ -113,7 +119,7 @@ def run_cap_reached(
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
-        details={"cause": "gateway_run_cap_reached" if ours else Reason.RUN_CAP_REACHED},
+        details={"cause": cause},
         denial=True,
     )
     if remaining_micro + held_micro >= needed_micro:

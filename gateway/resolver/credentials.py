@@ -41,6 +41,7 @@ class Caller:
     task_run_id: str | None
     distinct_id: str
     user: str  # `distinct_id`, quoted for Redis keys
+    accepted_micro: int | None = None  # what the run may cost, as somebody accepted
 
 
 def credential_of(headers: Headers) -> str:
@@ -259,6 +260,7 @@ def caller_of(digest: str, answer: TokenAnswer, product: Product, project: int |
         task_run_id=answer.task_run_id,
         distinct_id=distinct_id,
         user=quote(distinct_id, safe=":"),
+        accepted_micro=answer.accepted_micro,
     )
 
 

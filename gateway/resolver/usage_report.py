@@ -93,6 +93,8 @@ class _Shares:
         of_a_run = [] if caps is None or caps.run_micro is None else [caps.run_micro]
         if settings.run_cap_credits is not None:
             of_a_run.append(int(settings.run_cap_credits * MICRO))
+        if self._caller.accepted_micro is not None:
+            of_a_run.append(self._caller.accepted_micro)
         if of_a_run and self._caller.task_run_id is not None:
             run = keys.run(self._caller.task_run_id)
             spent, held = await self._redis.execute("HMGET", run, "spent", "held")

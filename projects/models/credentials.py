@@ -166,6 +166,12 @@ class OAuthAccessToken(AbstractAccessToken):
     products = models.JSONField(
         default=list, blank=True, help_text="Gateway products it may call; empty: by its kind."
     )
+    accepted_micro = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The most micro-credits that its task run may cost, as somebody accepted. "
+        "Empty: only the configured caps apply.",
+    )
 
     objects = OAuthAccessTokenQuerySet.as_manager()
 

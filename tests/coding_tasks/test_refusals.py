@@ -4,6 +4,7 @@ import httpx2
 import pytest
 
 from coding_tasks.failures import (
+    AcceptedCapReached,
     CallsThrottled,
     CreditsHeld,
     GatewayUnavailable,
@@ -104,6 +105,14 @@ def test_a_cap_of_the_gateways_own_ends_the_run():
     headers = {"x-tollgate-reason": "run_cap", "x-should-retry": "false"}
     assert type(failure(429, headers, details)) is RunCapReached
     assert type(failure(429, headers, {"cause": "run_cap_reached"})) is OutOfCredits
+
+
+def test_a_run_that_used_what_was_accepted_ends_and_waits_for_no_credits():
+    headers = {"x-tollgate-reason": "run_cap", "x-should-retry": "false"}
+    found = failure(429, headers, {"cause": "accepted_cap_reached"})
+    assert type(found) is AcceptedCapReached
+    assert found.permanent
+    assert not is_ours(type(found).__name__)
 
 
 def test_a_token_that_was_revoked_meanwhile_is_replaced_by_another_attempt():

@@ -75,6 +75,28 @@ def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, set
     assert agent.access.token.startswith("pha_")
 
 
+def test_every_token_of_a_run_carries_what_was_accepted_for_it(run):
+    TaskRun.objects.update(accepted_micro=40_000_000)
+    carried = []
+
+    class Pausing(Agent):
+        def work(self, assignment, checkout, access):
+            carried.extend(OAuthAccessToken.objects.values_list("accepted_micro", flat=True))
+            return super().work(assignment, checkout, access)
+
+    agent = Pausing(OutOfCredits(None), ModelFailed("down"), "Done.")
+    for error in (OutOfCredits, ModelFailed):
+        with pytest.raises(error):
+            runs.perform(run, Checkouts(), agent)
+    assert runs.perform(run, Checkouts(), agent).answer == "Done."
+    assert carried == [40_000_000] * 3
+
+
+def test_a_run_that_used_what_was_accepted_is_marked(run):
+    runs.fail(run, "AcceptedCapReached")
+    assert TaskRun.objects.get().used_all_accepted
+
+
 def test_characters_that_no_database_stores_are_removed_from_answers(run):
     assert runs.perform(run, Checkouts(), Agent("a\0b\ud800c")).answer == "ab?c"
 

@@ -35,6 +35,12 @@ def test_what_was_said_last_comes_back_if_the_run_reached_its_cap():
     )
 
 
+def test_the_answer_says_that_the_run_used_what_was_accepted():
+    result = TurnResult(Ending.SILENT, complete=False, said="I found the bug in a.py.")
+    answer = answer_of(result, CHANGE, capped=True, accepted=True)
+    assert "(it used the credits that were accepted for it)" in answer
+
+
 def test_an_agent_that_ends_by_itself_without_anything_has_no_answer():
     with pytest.raises(AgentEnded):
         answer_of(TurnResult(Ending.SILENT, said="hm"), None, capped=False)

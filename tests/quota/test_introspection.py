@@ -69,6 +69,13 @@ def test_a_run_token_names_its_run_project_and_products(introspect, organization
     }
 
 
+def test_a_run_token_says_what_was_accepted_for_its_run(introspect, project):
+    token = credentials.mint_run_token(
+        project, uuid.uuid4(), ["slack_app"], HOUR, accepted_micro=40_000_000
+    )
+    assert introspect(token)["accepted_micro"] == 40_000_000
+
+
 def test_a_product_token_belongs_to_no_run(introspect, project):
     token = credentials.mint_product_token(project, "slack_app_routing", HOUR)
     described = introspect(token)

@@ -114,7 +114,8 @@ def _declined(reason: str, status: int) -> JSONResponse:
 
 
 def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
-    reason = "run_cap" if cause.endswith("run_cap_reached") else "billable_credits"
+    of_the_run = cause.endswith("run_cap_reached") or cause == "accepted_cap_reached"
+    reason = "run_cap" if of_the_run else "billable_credits"
     return JSONResponse(
         {
             "type": "error",

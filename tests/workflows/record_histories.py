@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from coding_tasks import api_tasks
 from coding_tasks.api_tasks import NewTask
@@ -23,9 +24,10 @@ from tests.workflows.outage import MINTING
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
-from workflows import client, worker
+from workflows import client, tasks, worker
 from workflows.mention_types import RepositoryChoice
-from workflows.models import FollowUp, Mention
+from workflows.models import CostConfirmation, FollowUp, Mention, RunQuote
+from workflows.quotes import answering
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -162,6 +164,42 @@ def test_a_run_paused_twice_and_woken(worker, shop: World, hurried):
     client.signal_credits_gained(mention.workflow_id)
     wait_for_close(mention.workflow_id)
     keep("paused-twice-and-woken", mention.workflow_id)
+
+
+def waiting_for_an_answer(shop: World) -> Mention:
+    """Start a mention that asks before it begins, and wait for the question."""
+    CostConfirmation.objects.create(project=shop.project, ask_above_micro=0)
+    mention = shop.start()
+    shop.wait_until_said(mention.ts, 1)
+    return mention
+
+
+def answer(shop: World, mention: Mention, wanted: str) -> None:
+    run = TaskRun.objects.get(message_ts=mention.ts)
+    answering.answer(shop.workspace, run.pk, "U1", wanted, timezone.now())
+    tasks.settle_quotes()
+
+
+def test_a_quote_that_was_accepted(worker, shop: World, hurried):
+    hurried(idle_seconds=0.2)
+    mention = waiting_for_an_answer(shop)
+    answer(shop, mention, RunQuote.State.ACCEPTED)
+    wait_for_close(mention.workflow_id)
+    keep("quote-accepted", mention.workflow_id)
+
+
+def test_a_quote_that_was_cancelled(worker, shop: World):
+    mention = waiting_for_an_answer(shop)
+    answer(shop, mention, RunQuote.State.CANCELLED)
+    wait_for_close(mention.workflow_id)
+    keep("quote-cancelled", mention.workflow_id)
+
+
+def test_a_quote_that_expired(worker, shop: World, hurried):
+    hurried(quote_seconds=0.5)
+    mention = waiting_for_an_answer(shop)
+    wait_for_close(mention.workflow_id)
+    keep("quote-expired", mention.workflow_id)
 
 
 def test_a_failed_run(worker, shop: World):

@@ -1,20 +1,32 @@
 """Edits and deletions of mentions on which no work has begun. Later ones change nothing."""
 
-from coding_tasks.models import CodingTask
+from django.utils import timezone
+
+from coding_tasks.agent_choice import known_agents
+from coding_tasks.agents.choice import choose_agent
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import SlackWorkspace
 from workflows import client, closing
 from workflows.credit_requests import resuming
 from workflows.credit_requests.messages import tell_deciders_what_is_asked
 from workflows.mention_types import workflow_id
 from workflows.models import ERASED, CreditRequest, Mention
-
-_DELETED = "deleted before its work began"
+from workflows.quotes import ending
+from workflows.requests import all_that_was_asked
 
 
 def rewrite(mention: Mention, text: str) -> None:
-    """Take the new text, if the mention is undecided or waits for credits that were asked for."""
+    """Take the new text, if the mention is undecided or waits for credits or for a click."""
     same = Mention.objects.filter(pk=mention.pk).exclude(text=ERASED)
     undecided = same.filter(state=Mention.State.RECEIVED)
     if undecided.update(text=text):
+        return
+    if quote := ending.open_question(mention):
+        same.update(text=text)
+        mention.text = text
+        asked = all_that_was_asked(mention)
+        wanted = choose_agent(asked, known_agents()).request or asked
+        TaskRun.objects.filter(pk=quote.run_id, state=TaskRun.State.QUEUED).update(request=wanted)
         return
     waits = CreditRequest.objects.filter(mention=mention, state__in=CreditRequest.WAITING)
     request = waits.select_related("mention__workspace").defer("mention__workspace__bot_token")
@@ -26,6 +38,12 @@ def rewrite(mention: Mention, text: str) -> None:
         tell_deciders_what_is_asked(waiting)
 
 
+def withdraw_run(workspace: SlackWorkspace, channel_id: str, ts: str) -> None:
+    """End the run of a deleted message, if it waits for an answer to what it may cost."""
+    if ended := ending.withdraw(workspace, channel_id, ts, timezone.now()):
+        client.cancel_all([ended])
+
+
 def withdraw(mention: Mention) -> None:
     """End the mention and its workflow in silence, unless it has a task already."""
     resuming.drop(Mention.objects.filter(pk=mention.pk))
@@ -33,5 +51,5 @@ def withdraw(mention: Mention) -> None:
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     if CodingTask.objects.filter(workflow_id=own).exists():
         return
-    if closing.close(mention.pk, Mention.State.STOPPED, _DELETED):
+    if closing.close(mention.pk, Mention.State.STOPPED, ending.DELETED):
         client.cancel_all([own])

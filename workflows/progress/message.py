@@ -27,6 +27,7 @@ def blocks_of(progress: RunProgress) -> list[Block]:
     return [
         section(f"{_where(progress)}\n{_step(progress)}"),
         context(so_far),
+        *([context(progress.quote)] if progress.quote else []),
         buttons(stop),
     ]
 

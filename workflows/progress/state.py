@@ -6,6 +6,8 @@ from datetime import datetime
 from coding_tasks import transcripts
 from coding_tasks.kept_changes import TaskBranch
 from coding_tasks.models import TaskRun
+from workflows.models import RunQuote
+from workflows.quotes import words
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,14 @@ class RunProgress:
     action: str
     seconds: int
     credits_micro: int
+    quote: str
+    """What was said before it began about what it may use, as mrkdwn. Empty for old runs."""
 
 
 def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
     """Return what is known of the run, with the credits that were booked for it so far."""
     steps, action = transcripts.latest_step(run) if run.task.needs_sandbox else (0, "")
+    quote = RunQuote.objects.filter(run=run).first()
     branch = TaskBranch.objects.filter(task=run.task_id).values_list("name", flat=True).first()
     return RunProgress(
         run_id=str(run.pk),
@@ -33,6 +38,7 @@ def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
         action=action,
         seconds=_rounded((now - (run.started_at or now)).total_seconds()),
         credits_micro=credits_micro,
+        quote="" if quote is None else words.summary(quote, run.accepted_micro),
     )
 
 

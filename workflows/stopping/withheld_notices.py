@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from coding_tasks.models import CodingTask
 from workflows.models import Mention, Notice
+from workflows.slack import posting
 
 Kind = Notice.Kind
 _WITHHELD = (
@@ -19,6 +20,7 @@ _WITHHELD = (
     Kind.PICKER,
     Kind.NO_ACCESS,
     Kind.QUESTION,
+    Kind.QUOTE,
     Kind.DIFF,
     Kind.OFFER,
 )
@@ -28,6 +30,8 @@ def is_withheld(notice: Notice) -> bool:
     """Return whether to withhold the notice. Answers never are: they were paid for."""
     if notice.kind not in _WITHHELD:
         return False
+    if notice.kind == Kind.QUOTE and posting.is_posted(notice):
+        return False  # an edit, which says that there is nothing to decide any more
     if notice.mention_id is not None:
         return Mention.objects.filter(pk=notice.mention_id, state=Mention.State.STOPPED).exists()
     tasks = CodingTask.objects.filter(

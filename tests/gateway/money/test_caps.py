@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -100,6 +101,58 @@ def test_a_run_has_its_own_cap_within_the_team(world: World, project) -> None:
     error = refused(world.post(token))
     assert (error["reason"], error["cause"]) == ("run_cap", "run_cap_reached")
     assert world.post(world.tollgate.token(project)).status_code == 200
+
+
+def test_a_run_costs_no_more_than_was_accepted_over_all_its_tokens(world: World, project) -> None:
+    run = {"task_run_id": str(uuid.uuid4()), "accepted_micro": 1_000_000}
+    token = world.tollgate.token(project, **run)
+    assert world.post(token).status_code == 200
+    resumed = world.tollgate.token(project, **run)
+    passed = 1 + passed_until_refused(world, resumed)
+    assert passed * COST <= 1_000_000
+    for each in (token, resumed):
+        error = refused(world.post(each))
+        assert (error["reason"], error["cause"]) == ("run_cap", "accepted_cap_reached")
+    assert world.post(world.tollgate.token(project)).status_code == 200
+    world.booked(project, passed + 1)
+
+
+def test_dearer_calls_later_in_the_run_stay_within_what_was_accepted(world: World, project) -> None:
+    token = world.tollgate.token(project, accepted_micro=3_000_000)
+    assert world.post(token).status_code == 200
+    dearer = messages_body() | {"model": "claude-opus-4-1"}
+    passed = 0
+    while world.post(token, body=dearer).status_code == 200:
+        passed += 1
+    assert passed > 0
+    spent = world.account(project)["spent"]
+    assert COST + passed * COST < spent <= 3_000_000
+
+
+def test_an_answer_is_cut_off_where_it_would_cost_more_than_was_accepted(
+    world: World, project
+) -> None:
+    token = world.tollgate.token(project, accepted_micro=1_000_000)
+    body = chat_body()
+    del body["max_completion_tokens"]
+    assert world.post(token, CHAT, body).status_code == 200
+    asked_for = world.provider.requests[-1].json["max_completion_tokens"]
+    assert 256 <= asked_for < 1000, "the provider could answer at greater length than accepted"
+    refused(world.post(world.tollgate.token(project, accepted_micro=1_000)))
+
+
+@pytest.mark.parametrize(
+    ("of_the_team", "cause"), [(0.9, "run_cap_reached"), (1, "accepted_cap_reached")]
+)
+def test_the_lower_of_the_teams_cap_and_the_accepted_number_binds(
+    world: World, project, of_the_team, cause
+) -> None:
+    world.tollgate.cap(project, "run", of_the_team)
+    token = world.tollgate.token(project, accepted_micro=1_000_000)
+    assert passed_until_refused(world, token) * COST <= of_the_team * 1_000_000
+    assert refused(world.post(token))["cause"] == cause
+    shown = world.get("/v1/usage/slack_app", token).json()["caps"]["run"]
+    assert shown["limit"] == of_the_team
 
 
 def test_a_run_can_keep_its_last_call_in_reserve(world: World, project) -> None:

@@ -52,13 +52,13 @@ class Store:
 
     def hold(
         self, hold_id="hold", bound=100, *, run="", lease=MINUTE, window=MINUTE, sequence=0,
-        run_cap="", per_minute=0, generation="", user="user", reserve=0,
+        run_cap="", per_minute=0, generation="", user="user", reserve=0, accepted="",
     ) -> list:  # fmt: skip
         return self.run(
             "hold",
             [PROJECT, keys.FEED, HOLDS, keys.OWNERS, BUCKET, keys.SEQUENCE, run, keys.GENERATION],
             hold_id, bound, "owner", lease, window, sequence, "record", run_cap, per_minute,
-            generation, 7, user, reserve,
+            generation, 7, user, reserve, accepted,
         )  # fmt: skip
 
     def settle(
@@ -262,14 +262,19 @@ def test_more_than_is_exact_is_not_held(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("by_default", "of_run", "cap"),
-    [(100, "", 100), ("", "100", 100), (101, "100", 100), (100, "101", 100), ("", "", None)],
-)
-def test_the_lower_cap_of_a_run_applies(store: Store, by_default, of_run, cap) -> None:
+    ("by_default", "of_run", "accepted", "cap"),
+    [
+        (100, "", "", 100), ("", "100", "", 100), (101, "100", "", 100), (100, "101", "", 100),
+        ("", "", "", None), ("", "", 100, 100), (101, "102", 100, 100), (100, "", 101, 100),
+        ("", "100", 101, 100),
+    ],
+)  # fmt: skip
+def test_the_lowest_cap_of_a_run_applies(store: Store, by_default, of_run, accepted, cap) -> None:
     store.admit(caps=f"1 {of_run} 0 0")
-    answer = store.hold("much", bound=101, run=RUN, run_cap=by_default)
+    caps = {"run_cap": by_default, "accepted": accepted}
+    answer = store.hold("much", bound=101, run=RUN, **caps)
     assert answer[:3] == (["held", 899, 101] if cap is None else ["run_cap", 100, 0])
-    assert store.hold("fits", bound=100, run=RUN, run_cap=by_default)[0] == "held"
+    assert store.hold("fits", bound=100, run=RUN, **caps)[0] == "held"
     assert store.hold("without a run", bound=200, run_cap=by_default)[0] == "held"
 
 

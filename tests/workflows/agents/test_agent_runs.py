@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
@@ -40,7 +41,8 @@ from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
 from workflows.intake import stop_orders
-from workflows.models import Mention, Notice
+from workflows.models import CostConfirmation, Mention, Notice, RunQuote
+from workflows.quotes import answering
 from workflows.stopping.work import stop_work
 
 
@@ -160,6 +162,23 @@ def test_a_run_at_its_cap_ends_with_what_it_did(coding: World, agents, cause: st
     assert "(it used the credits that one task may use). Its change so far is kept." in said
     assert "Changed 1 file" in said
     assert TaskRun.objects.get().state == TaskRun.State.SUCCEEDED
+
+
+def test_a_run_that_used_what_was_accepted_ends_with_what_it_did(coding: World, agents):
+    CostConfirmation.objects.create(project=coding.project, ask_above_micro=0)
+    coding.gateway.refuse_next("slack_app", cause="accepted_cap_reached", times=9)
+    mention = coding.start(f"echo part > work; {CALL} 2> /dev/null; exit 1")
+    coding.wait_until_said(mention.ts, 1)
+    assert not coding.gateway.requests(AGENT)
+    answering.answer(
+        coding.workspace, TaskRun.objects.get().pk, "U1", RunQuote.State.ACCEPTED, timezone.now()
+    )
+    tasks.settle_quotes()
+    coding.wait_for_end(mention, Mention.State.ANSWERED)
+    said = coding.wait_until_said(mention.ts, 2)[1]
+    assert "(it used the credits that were accepted for it). Its change so far is kept." in said
+    run = TaskRun.objects.get()
+    assert (run.state, run.used_all_accepted) == (TaskRun.State.SUCCEEDED, True)
 
 
 def test_a_call_is_made_with_the_token_of_the_run(coding: World, agents):
