@@ -38,7 +38,7 @@ from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, Notice, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
-from workflows.slack import pauses
+from workflows.slack import names, pauses
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,8 @@ _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops, because each takes the full time limit."""
 _TERMINATED_EVERY = 30
 """Seconds between two looks for workflows that were terminated."""
+_NAMES_EVERY = 10
+"""Seconds between two looks for names to ask Slack for."""
 _LOST_EVERY = 60
 """Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
@@ -181,6 +183,12 @@ def _resume_or_end(request: CreditRequest) -> None:
     with suppress(QuotaUnknown):
         if mention := resuming.resume_or_end(request):
             mentions.admit(mention)
+
+
+@shared_task(expires=_NAMES_EVERY)
+def look_up_slack_names() -> None:
+    """Ask Slack for the names that pages want to show."""
+    names.look_up_due()
 
 
 @shared_task(expires=_TERMINATED_EVERY)

@@ -10,6 +10,7 @@ from projects.models.credentials import (
     PersonalAPIKey,
 )
 from projects.models.organizations import Membership, Organization, Project, User
+from projects.models.slack_names import SlackName
 from projects.models.slack_workspaces import SlackWorkspace
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Organization",
     "PersonalAPIKey",
     "Project",
+    "SlackName",
     "SlackWorkspace",
     "User",
 ]
