@@ -630,6 +630,7 @@ class AuditEntry(AppendOnlyModel):
         ORGANIZATION_ACTIVATED = "organization_activated", "organization activated"
         ORGANIZATION_DEACTIVATED = "organization_deactivated", "organization deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"
+        KEY_CREATED = "key_created", "personal API key created"
         KEY_REVOKED = "key_revoked", "personal API key revoked"
         TOKEN_REVOKED = "token_revoked", "OAuth access token revoked"
         WORKSPACE_ACTIVATED = "workspace_activated", "Slack workspace activated"
