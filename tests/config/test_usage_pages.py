@@ -88,7 +88,7 @@ class TestAMonth:
         text = text_of(limited)
         assert "used up since 12 Nov 2026 17:00 UTC" in text
         assert (
-            "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up"
+            "12 Nov 2026 17:00 UTC 1 Dec 2026 00:00 UTC the limit and all top-ups are used up"
             in text
         )
         decision = limited.context["report"].decision
@@ -293,4 +293,4 @@ def test_a_task_over_the_api_is_in_no_thread(admin_client, project):
     book(usage_event(project, "0.10", properties=properties))
     url = page(USAGE, project.organization, resource=POSTHOG_CODE_CREDITS)
     [row] = admin_client.get(url).context["threads"]
-    assert (row.name, row.link) == ("In no thread", "")
+    assert (row.label.name, row.label.link) == ("In no thread", "")
