@@ -171,15 +171,15 @@ class OrganizationAdmin(
 
     list_display = [
         "name",
-        "is_active",
-        "projects_count",
-        "members_count",
         "used",
         "limit",
         "left",
         "share_used",
         "state_words",
         "usage",
+        "is_active",
+        "projects_count",
+        "members_count",
     ]
     list_filter = [BucketShown, StateShown, "is_active", "unmetered_gateway"]
     search_fields = ["name", "projects__name"]

@@ -102,12 +102,12 @@ def _more(account: Account) -> Iterator[Link]:
 _STANDING = (
     "organization",
     "resource",
-    "state_words",
-    "because",
     "used",
     "limit",
     "left",
     "share_used",
+    "state_words",
+    "because",
     "exhausted_since",
     "resets",
 )

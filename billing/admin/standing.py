@@ -22,7 +22,7 @@ def with_standing(rows: QuerySet[Any], organization: str, resource: Any) -> Quer
     `organization` names the field with the organization, `resource` is a bucket or an `OuterRef`.
     """
     states = QuotaState.objects.filter(organization=OuterRef(organization), resource=resource)
-    return rows.annotate(
+    found: QuerySet[Any] = rows.annotate(
         document=Subquery(states.values("document")[:1]),
         published_state=Coalesce(Subquery(states.values("state")[:1]), Value("")),
         used_micro=PublishedAmount("document", name="usage_micro"),
@@ -32,6 +32,7 @@ def with_standing(rows: QuerySet[Any], organization: str, resource: Any) -> Quer
         share=Cast(Coalesce("used_micro", 0), FloatField())
         / NullIf(Coalesce("used_micro", 0) + F("left_micro"), 0)
     )
+    return found
 
 
 class StateFilter(WordsFilter):
