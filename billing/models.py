@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce
 
 from billing.append_only import AppendOnlyModel
 from projects.models import Organization, Project
+from quota.moments import moment
 from quota.resources import RESOURCES
 
 RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.values()]
@@ -142,7 +143,7 @@ class Limit(AppendOnlyModel):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account} from {self.set_at:%Y-%m-%d %H:%M}"
+        return f"{self.account} from {moment(self.set_at)}"
 
 
 class Cap(AppendOnlyModel):
@@ -379,7 +380,7 @@ class UsageTotal(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account} from {self.starts_at:%Y-%m-%d %H:%M}"
+        return f"{self.account} from {moment(self.starts_at)}"
 
 
 class DailyUsage(models.Model):

@@ -16,7 +16,7 @@ from django.urls import reverse
 from billing import organizations
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
-from billing.models import Account, UsageEvent
+from billing.models import Account, DecisionRecord, UsageEvent
 from coding_tasks import api_tasks
 from coding_tasks.api_tasks import NewTask
 from coding_tasks.models import CodingTask, Repository
@@ -300,13 +300,12 @@ def test_a_limit_in_another_zone_shows_its_periods_and_resets_there(admin_client
     clock.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT, time_zone="Europe/Berlin")
     book(usage_event(project, at=clock.now))
-    answer = admin_client.get(page(USAGE, project.organization))
-    text = text_of(answer)
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
 
     assert "Period (Europe/Berlin)" in text
     assert "resets 1 Dec 2026 00:00 CET" in text
     assert "23 Nov 2026 13:00 CET 1 Dec 2026 00:00 CET the limit and all" in text
-    decision = answer.context["report"].decision
+    decision = DecisionRecord.objects.get(state="limited")
     shown = admin_client.get(reverse("admin:billing_decisionrecord_change", args=[decision.pk]))
     assert "refused until: 1 Dec 2026 00:00 CET" in text_of(shown)
     overview = text_of(admin_client.get(reverse("admin:index")))
