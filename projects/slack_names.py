@@ -54,7 +54,6 @@ def names_of(wanted: Iterable[SlackId]) -> Mapping[SlackId, str]:
         for key, row in known.items()
         if key in asked
         and not row.is_due
-        and not row.is_erased
         and (row.looked_up_at is None or row.looked_up_at < stale_since)
     )
     return {key: row.name for key, row in known.items() if key in asked and row.name}
