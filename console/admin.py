@@ -172,10 +172,10 @@ class OrganizationAdmin(
     list_display = [
         "name",
         "used",
-        "limit",
         "left",
         "share_used",
         "state_words",
+        "limit",
         "usage",
         "is_active",
         "projects_count",
