@@ -73,10 +73,36 @@ def parse_credits(text: str) -> int:
     return micro
 
 
+def dollars(micro: int) -> str:
+    """Return what an amount of credits is worth, for people: 1 credit is 1 cent."""
+    if 0 < abs(micro) < MICRO:
+        return "<$0.01" if micro > 0 else ">-$0.01"
+    amount = Decimal(micro) / MICRO / 100
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.2f}"
+
+
+def exact_dollars(micro: int) -> str:
+    """Return what an amount of credits is worth, with all its digits."""
+    return f"{Decimal(micro) / MICRO / 100:f}"
+
+
+def provider_dollars(micro: int, resource: str) -> str:
+    """Return what the provider charges for credits of a bucket: their worth without markup."""
+    cost = Decimal(micro) / MICRO / RESOURCES[resource].credits_per_usd
+    return f"{'-' if cost < 0 else ''}${abs(cost):,.2f}"
+
+
 def exact(micro: int) -> str:
     """Return the exact amount of credits as text that `parse_credits` accepts."""
     text = f"{Decimal(micro) / MICRO:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def display_share(percent: int | None, part: int) -> str:
+    """Return a share in percent for people. `part` is the amount that it is the share of."""
+    if percent is None:
+        return "–"
+    return "<1 %" if percent == 0 and part > 0 else f"{percent} %"
 
 
 def display(micro: int | None) -> str:

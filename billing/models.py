@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce
 
 from billing.append_only import AppendOnlyModel
 from projects.models import Organization, Project
+from quota.moments import moment
 from quota.resources import RESOURCES
 
 RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.values()]
@@ -151,7 +152,7 @@ class Limit(AppendOnlyModel):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account} from {self.set_at:%Y-%m-%d %H:%M}"
+        return f"{self.account} from {moment(self.set_at)}"
 
 
 class Cap(AppendOnlyModel):
@@ -388,7 +389,7 @@ class UsageTotal(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account} from {self.starts_at:%Y-%m-%d %H:%M}"
+        return f"{self.account} from {moment(self.starts_at)}"
 
 
 class DailyUsage(models.Model):
@@ -647,6 +648,7 @@ class AuditEntry(AppendOnlyModel):
         ORGANIZATION_ACTIVATED = "organization_activated", "organization activated"
         ORGANIZATION_DEACTIVATED = "organization_deactivated", "organization deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"
+        KEY_CREATED = "key_created", "personal API key created"
         KEY_REVOKED = "key_revoked", "personal API key revoked"
         TOKEN_REVOKED = "token_revoked", "OAuth access token revoked"
         WORKSPACE_ACTIVATED = "workspace_activated", "Slack workspace activated"

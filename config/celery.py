@@ -125,6 +125,11 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.look_for_workflows",
         "schedule": 60.0,
     },
+    "look up Slack names": {
+        "task": "workflows.tasks.look_up_slack_names",
+        "schedule": 10.0,
+        "options": {"expires": 10.0},
+    },
     "clear expired credentials": {
         "task": "projects.tasks.clear_expired_credentials",
         "schedule": 600.0,

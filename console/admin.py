@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -17,13 +19,14 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from billing import organizations
+from billing.admin.standing import StandingColumns, StateFilter, with_standing
 from billing.credits import display
 from console import credentials_admin, workspaces_admin
 from console.report_permissions import ORGANIZATION_USAGE
 from console.usage import pages
 from projects import revocation
 from projects.admin import MembershipInline
-from projects.models import Organization, Project
+from projects.models import Membership, Organization, Project
 from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
 from projects.second_look import (
@@ -32,12 +35,14 @@ from projects.second_look import (
     SecondLookForm,
     reason_for_switching,
 )
-from quota.reason_words import in_words
-from quota.resources import RESOURCES
+from quota.moments import moment
+from quota.reason_words import in_words, state_in_words
+from quota.resources import AI_CREDITS, RESOURCES
 
 # Importing them registers their pages.
 __all__ = ["credentials_admin", "workspaces_admin"]
 
+_ACCOUNT = ("billing.view_account",)
 LISTS = (
     ("accounts, limits and usage", "billing", "account", "organization__id__exact"),
     ("personal API keys", "projects", "personalapikey", "organization__id__exact"),
@@ -54,6 +59,58 @@ def _more(organization: Organization) -> Iterator[Link]:
         page = reverse(f"admin:{app}_{model}_changelist")
         address = f"{page}?{urlencode({field: str(organization.pk)})}"
         yield Link((f"{app}.view_{model}",), title, address)
+
+
+def bucket_shown(request: HttpRequest) -> str:
+    """Return the bucket whose amounts the list shows."""
+    chosen = request.GET.get(BucketShown.parameter_name, "")
+    return chosen if chosen in RESOURCES else AI_CREDITS
+
+
+class BucketShown(admin.SimpleListFilter):
+    """The bucket whose amounts the list shows. It hides no organization."""
+
+    title = "bucket"
+    parameter_name = "bucket"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Return the buckets."""
+        return [(resource.name, resource.title) for resource in RESOURCES.values()]
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        """Yield the buckets. One of them is always chosen."""
+        chosen = self.value() if self.value() in RESOURCES else AI_CREDITS
+        for name, title in self.lookup_choices:
+            yield {
+                "selected": name == chosen,
+                "query_string": changelist.get_query_string({self.parameter_name: name}),
+                "display": title,
+            }
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return all rows."""
+        return queryset
+
+
+class StateShown(admin.SimpleListFilter):
+    """By the state of the bucket that the list shows."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Return the states."""
+        return list(StateFilter.words.items())
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows in the chosen state."""
+        state = self.value()
+        return queryset if state is None else queryset.filter(published_state=state)
+
+
+def _count(rows: QuerySet[Any]) -> Coalesce:
+    counts = rows.values("organization").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counts, output_field=IntegerField()), 0)
 
 
 class ProjectInline(admin.TabularInline[Project, Organization]):
@@ -108,19 +165,23 @@ class OrganizationForm(SecondLookForm):
 
 @admin.register(Organization)
 class OrganizationAdmin(
-    SecondLookAdmin, NamedSearch, PermittedParts, admin.ModelAdmin[Organization]
+    StandingColumns, SecondLookAdmin, NamedSearch, PermittedParts, admin.ModelAdmin[Organization]
 ):
     """Organizations: their projects, members and credits."""
 
     list_display = [
         "name",
+        "used",
+        "left",
+        "share_used",
+        "state_words",
+        "limit",
+        "usage",
         "is_active",
         "projects_count",
         "members_count",
-        "credit_states",
-        "usage",
     ]
-    list_filter = ["is_active", "unmetered_gateway", "quota_states__state"]
+    list_filter = [BucketShown, StateShown, "is_active", "unmetered_gateway"]
     search_fields = ["name", "projects__name"]
     search_ids = ["id", "projects__api_token"]
     named_by = ["name"]
@@ -140,26 +201,29 @@ class OrganizationAdmin(
     needed = {
         "projects_count": ("projects.view_project",),
         "members_count": ("projects.view_membership",),
-        "credit_states": ("billing.view_account",),
-        "quota_states__state": ("billing.view_account",),
-        "standing": ("billing.view_account",),
+        "used": _ACCOUNT,
+        "limit": _ACCOUNT,
+        "left": _ACCOUNT,
+        "share_used": _ACCOUNT,
+        "state_words": _ACCOUNT,
+        BucketShown: _ACCOUNT,
+        StateShown: _ACCOUNT,
+        "standing": _ACCOUNT,
         "usage": ORGANIZATION_USAGE,
     }
     links = {"more": ("more about it", _more)}
     inlines = [ProjectInline, MembershipInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
-        """Return the organizations with counts and states, fetched for the whole page at once."""
+        """Return the organizations with counts, and with where the chosen bucket stands."""
+        projects = Project.objects.filter(organization=OuterRef("pk")).order_by()
+        members = Membership.objects.filter(organization=OuterRef("pk")).order_by()
         counted = (
             super()
             .get_queryset(request)
-            .annotate(
-                projects_total=Count("projects", distinct=True),
-                members_total=Count("members", distinct=True),
-            )
+            .annotate(projects_total=_count(projects), members_total=_count(members))
         )
-        organizations: QuerySet[Organization] = counted.prefetch_related("quota_states")
-        return organizations
+        return with_standing(counted, "pk", bucket_shown(request))
 
     def get_urls(self) -> list[URLPattern]:
         """Return the admin's paths and those of the usage reports."""
@@ -171,6 +235,15 @@ class OrganizationAdmin(
                 name=f"projects_organization_{name}",
             )
             for name, page in reports
+        ]
+        tables = (("", "", pages.table_page), (".csv", "_csv", pages.table_csv))
+        own += [
+            path(
+                f"<uuid:organization_id>/usage/<slug:table>{ending or '/'}",
+                self.admin_site.admin_view(page),
+                name=f"projects_organization_table{suffix}",
+            )
+            for ending, suffix, page in tables
         ]
         return own + super().get_urls()
 
@@ -201,21 +274,14 @@ class OrganizationAdmin(
             revocation.announce(keys.values_list("sha256", flat=True))
 
     @admin.display(description="projects", ordering="projects_total")
-    def projects_count(self, organization: Any) -> int:
+    def projects_count(self, organization: Any) -> str:
         """Return how many projects it has."""
-        return int(organization.projects_total)
+        return f"{organization.projects_total:,}"
 
     @admin.display(description="members", ordering="members_total")
-    def members_count(self, organization: Any) -> int:
+    def members_count(self, organization: Any) -> str:
         """Return how many members it has."""
-        return int(organization.members_total)
-
-    @admin.display(description="credits")
-    def credit_states(self, organization: Any) -> str:
-        """Return the state of each bucket that was decided about."""
-        states = {row.resource: row.state for row in organization.quota_states.all()}
-        known = (resource for resource in RESOURCES.values() if resource.name in states)
-        return ", ".join(f"{each.title}: {states[each.name]}" for each in known) or "–"
+        return f"{organization.members_total:,}"
 
     @admin.display(description="usage")
     def usage(self, organization: Any) -> SafeString:
@@ -238,12 +304,12 @@ class OrganizationAdmin(
                 (
                     (
                         RESOURCES[state.resource].title,
-                        state.state,
+                        state_in_words(state.state),
                         f": {in_words(state.reason)}" if state.reason else "",
                         display(state.usage_micro),
                         "unlimited" if state.limit_micro is None else display(state.limit_micro),
                         display(state.remaining_micro),
-                        f"{state.resets_at:%Y-%m-%d %H:%M} UTC" if state.resets_at else "–",
+                        moment(state.resets_at, state.time_zone) if state.resets_at else "–",
                     )
                     for state in rows
                 ),

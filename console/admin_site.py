@@ -5,13 +5,15 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.decorators import method_decorator
 
+from console.list_csv import list_as_csv
 from console.overview.page import overview_page
 from console.overview.records import grouped
+from console.overview.spending_csv import spending_csv
 from projects.log_in_throttle import throttled
 
 _PARTS_OF_DATES = ("__year", "__month", "__day")
@@ -50,7 +52,13 @@ class TollgateAdminSite(AdminSite):
     def get_urls(self) -> list[URLPattern | URLResolver]:
         """Return Django's paths and that of all records."""
         return [
+            path("spending/<slug:table>.csv", self.admin_view(spending_csv), name="spending_csv"),
             path("records/", self.admin_view(self.records), name="records"),
+            path(
+                "<slug:app_label>/<slug:model_name>/csv/",
+                self.admin_view(self.list_csv),
+                name="list_csv",
+            ),
             *super().get_urls(),
         ]
 
@@ -64,6 +72,14 @@ class TollgateAdminSite(AdminSite):
     def records(self, request: HttpRequest) -> TemplateResponse:
         """Show the lists of all records that the user may see."""
         return super().index(request)
+
+    def list_csv(self, request: HttpRequest, app_label: str, model_name: str) -> HttpResponseBase:
+        """Return the list of a model as a CSV file."""
+        pages = {page.opts.label_lower: page for page in self._registry.values()}
+        page = pages.get(f"{app_label}.{model_name}")
+        if page is None:
+            raise Http404
+        return list_as_csv(page, request)
 
     def get_app_list(
         self, request: HttpRequest, app_label: str | None = None

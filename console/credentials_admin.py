@@ -16,10 +16,9 @@ from django.utils import timezone
 from oauth2_provider.models import revoke_access_token
 
 import projects.admin  # noqa: F401  it takes away the toolkit's own pages of these models
-from billing import audit
+from billing import audit, personal_keys
 from billing.models import AuditEntry
 from billing.products import TITLES
-from projects.credentials import issue_personal_api_key, revoke_personal_api_key
 from projects.models import OAuthAccessToken, PersonalAPIKey, Project
 from projects.named_search import NamedSearch
 from projects.principal import SCOPES
@@ -106,12 +105,13 @@ class PersonalAPIKeyAdmin(NamedSearch, admin.ModelAdmin[PersonalAPIKey]):
             super().save_model(request, obj, form, change)
             return
         given = form.cleaned_data
-        key, plain = issue_personal_api_key(
+        key, plain = personal_keys.create(
             given["organization"],
             given["label"],
             given["scopes"],
             given["projects"],
             given["user"],
+            actor=request.user.get_username(),
         )
         obj.pk = key.pk
         obj.refresh_from_db()
@@ -147,17 +147,7 @@ class PersonalAPIKeyAdmin(NamedSearch, admin.ModelAdmin[PersonalAPIKey]):
         if not look.is_confirmed:
             return look.answer
         for key in look.rows:
-            with transaction.atomic():
-                revoke_personal_api_key(key)
-                audit.record(
-                    AuditEntry.Action.KEY_REVOKED,
-                    key.organization,
-                    actor=request.user.get_username(),
-                    reason=look.reason,
-                    key=key.pk,
-                    label=key.label,
-                    mask=key.mask,
-                )
+            personal_keys.revoke(key, actor=request.user.get_username(), reason=look.reason)
         self.message_user(request, f"{len(look.rows)} key(s) revoked.", messages.SUCCESS)
         return None
 

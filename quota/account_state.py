@@ -94,6 +94,21 @@ class AccountState:
         """When the limit on all of the account's projects lifts; None if they aren't limited."""
         return self.limited_until if self.limited else None
 
+    @property
+    def available_micro(self) -> int | None:
+        """The limit and what is left of top-ups; None without a limit."""
+        if self.limit_micro is None:
+            return None
+        return (self.usage_micro or 0) + (self.remaining_micro or 0)
+
+    @property
+    def percent_used(self) -> int | None:
+        """The used share of what is available, rounded down; None if nothing is or no limit."""
+        available = self.available_micro
+        if not available:
+            return None
+        return min((self.usage_micro or 0) * 100 // available, 100)
+
     def score_of(self, project_id: int) -> int | None:
         """Return the project's score in the sorted set, or None if it isn't limited."""
         capped = self.capped_projects.get(str(project_id))

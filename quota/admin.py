@@ -11,7 +11,7 @@ from django.utils import timezone
 from projects.named_search import NamedSearch
 from quota.models import SetMember
 from quota.published.limited_set import expires_at
-from quota.reason_words import in_words
+from quota.reason_words import WORDS, in_words
 
 
 class InForceFilter(admin.SimpleListFilter):
@@ -33,6 +33,23 @@ class InForceFilter(admin.SimpleListFilter):
         return queryset.filter(limited_until__isnull=self.value() == "grace")
 
 
+class ReasonFilter(admin.SimpleListFilter):
+    """By the reason, in words."""
+
+    title = "reason"
+    parameter_name = "reason"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Return the reasons."""
+        return list(WORDS.items())
+
+    def queryset(
+        self, _request: HttpRequest, queryset: QuerySet[SetMember]
+    ) -> QuerySet[SetMember] | None:
+        """Return the members with the chosen reason."""
+        return queryset if self.value() is None else queryset.filter(reason=self.value())
+
+
 @admin.register(SetMember)
 class LimitedProjectAdmin(NamedSearch, admin.ModelAdmin[SetMember]):
     """The limited projects: published by billing, or set by hand in Redis.
@@ -42,7 +59,7 @@ class LimitedProjectAdmin(NamedSearch, admin.ModelAdmin[SetMember]):
     """
 
     list_display = ["name", "organization", "resource", "until", "why", "since", "origin"]
-    list_filter = ["resource", "origin", "reason", InForceFilter]
+    list_filter = ["resource", "origin", ReasonFilter, InForceFilter]
     list_select_related = ["organization", "project__organization"]
     search_fields = ["organization__name", "project__name"]
     search_ids = ["token"]

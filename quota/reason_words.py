@@ -1,4 +1,4 @@
-"""Reasons for a refusal, in words for administrators."""
+"""Reasons for a refusal and states of accounts, in words for administrators."""
 
 import re
 
@@ -13,12 +13,25 @@ WORDS: dict[str, str] = {
     Reason.RUN_CAP_REACHED: "the cap of the run is reached",
     Reason.SET_BY_HAND: "set by hand in Redis, not decided by billing",
 }
+STATES: dict[str, str] = {
+    "": "not decided yet",
+    "ok": "not limited",
+    "warning": "close to the limit",
+    "grace": "in grace",
+    "limited": "limited",
+    "unknown": "not known",
+}
 _NAMES = re.compile(r"\b(?:" + "|".join(WORDS) + r")\b")
 
 
 def in_words(reason: str | None) -> str:
     """Return a reason in words; an unknown one with spaces for underscores."""
     return WORDS.get(reason or "", (reason or "").replace("_", " "))
+
+
+def state_in_words(state: str | None) -> str:
+    """Return the state of an account in words."""
+    return STATES.get(state or "", state or "")
 
 
 def with_reasons_in_words(text: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from projects.principal import ProjectIdentity
 from quota.resources import MICRO, RESOURCES
@@ -51,6 +52,7 @@ def _resource(standing: Standing) -> dict[str, Any]:
         "remaining": _credits(published.remaining_micro if published else None),
         "limited_until": utc_time(standing.limited_until),
         "resets_at": utc_time(standing.resets_at),
+        "resets_at_local": _local_time(standing),
         "time_zone": standing.time_zone,
         "mode": published.mode if published else "hard",
         "credits_per_usd": float(RESOURCES[standing.resource].credits_per_usd),
@@ -59,6 +61,14 @@ def _resource(standing: Standing) -> dict[str, Any]:
 
 def _credits(micro: int | None) -> float | None:
     return None if micro is None else micro / MICRO
+
+
+def _local_time(standing: Standing) -> str | None:
+    """Return the reset in the limit's time zone, with its offset."""
+    if standing.resets_at is None:
+        return None
+    local = standing.resets_at.astimezone(ZoneInfo(standing.time_zone))
+    return local.isoformat(timespec="seconds")
 
 
 def utc_time(instant: datetime | None) -> str | None:

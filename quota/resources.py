@@ -21,6 +21,11 @@ class Resource:
     credits_per_usd: Decimal
     has_grace: bool
 
+    @property
+    def markup_percent(self) -> Decimal:
+        """What is added to the provider's price, in percent."""
+        return self.credits_per_usd - 100
+
 
 RESOURCES: dict[str, Resource] = {
     resource.name: resource

@@ -24,6 +24,7 @@ _OK = {
     "remaining": 749.75,
     "limited_until": None,
     "resets_at": "2026-12-01T00:00:00Z",
+    "resets_at_local": "2026-12-01T00:00:00+00:00",
     "time_zone": "UTC",
     "mode": "hard",
     "credits_per_usd": 120.0,
@@ -116,6 +117,9 @@ class QuotaOfResource(serializers.Serializer[Any]):
     )
     resets_at = serializers.DateTimeField(
         allow_null=True, help_text=f"{_TIME} When usage starts from zero again."
+    )
+    resets_at_local = serializers.DateTimeField(
+        allow_null=True, help_text="`resets_at` in `time_zone`, with its offset."
     )
     time_zone = serializers.CharField(
         help_text="The IANA time zone in which the period ends at midnight: show dates in it."

@@ -1,11 +1,13 @@
 """Admin pages of mentions, notices, follow-ups, requests for credits, and quotes of runs."""
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
@@ -14,7 +16,9 @@ from django.utils.html import format_html
 from billing.admin.allowances import CreditsField
 from billing.admin.read_only import credits_column
 from billing.credits import display, exact
+from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch
+from projects.slack_names import SlackId, names_of
 from quota.reason_words import with_reasons_in_words
 from workflows.models import (
     CostConfirmation,
@@ -43,10 +47,39 @@ class ReadOnly:
         return False
 
 
+class _NamedRows(CompletedList):
+    """Looks up at once what the channels and users of a page are called."""
+
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add the names, or the ids where no name is known yet."""
+        names = names_of(
+            SlackId(row.workspace_id, slack_id)
+            for row in rows
+            for slack_id in (row.channel_id, row.user_id)
+        )
+        for row in rows:
+            row.channel_name = names.get(SlackId(row.workspace_id, row.channel_id), row.channel_id)
+            row.user_name = names.get(SlackId(row.workspace_id, row.user_id), row.user_id)
+
+
 class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
     """A list of records, newest first, without the workspaces' tokens."""
 
     show_full_result_count = False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the list that looks up names."""
+        return _NamedRows
+
+    @admin.display(ordering="channel_id")
+    def channel(self, row: Any) -> str:
+        """Return what the channel is called."""
+        return str(row.channel_name)
+
+    @admin.display(ordering="user_id")
+    def user(self, row: Any) -> str:
+        """Return what the user is called."""
+        return str(row.user_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with their workspaces, in one query."""
@@ -98,8 +131,8 @@ class MentionAdmin(RecordAdmin):
         "received_at",
         "project",
         "workspace",
-        "channel_id",
-        "user_id",
+        "channel",
+        "user",
         "excerpt",
         "state",
         "ending",
@@ -123,7 +156,7 @@ class NoticeAdmin(RecordAdmin):
         "created_at",
         "project",
         "workspace",
-        "channel_id",
+        "channel",
         "kind",
         "excerpt",
         "state",
@@ -147,8 +180,8 @@ class FollowUpAdmin(RecordAdmin):
         "received_at",
         "project",
         "workspace",
-        "channel_id",
-        "user_id",
+        "channel",
+        "user",
         "excerpt",
         "addressed",
         "state",

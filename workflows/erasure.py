@@ -13,6 +13,7 @@ from django.utils import timezone
 from coding_tasks import agent_runs, stopping
 from coding_tasks.models import AcceptedRequest, CodingTask, TaskRun
 from coding_tasks.publishing.branches import erase_changes
+from projects import slack_names
 from projects.models import SlackWorkspace, User
 from workflows import client, closing
 from workflows.agent_sessions import showing
@@ -37,15 +38,15 @@ def erase(team: str, user_id: str) -> Erased:
 
     `team` is the id of the workspace, or of the organization for an organization-wide installation.
     """
-    workspaces = SlackWorkspace.objects.filter(
-        Q(team_id=team) | Q(team_id="", enterprise_id=team)
-    ).values("pk")
+    installed = SlackWorkspace.objects.filter(Q(team_id=team) | Q(team_id="", enterprise_id=team))
+    workspaces = installed.values("pk")
     by_user = Q(workspace__in=workspaces, user_id=user_id)
     # First of all, because whoever lets a mention run locks its request before the mention.
     resuming.drop(Mention.objects.filter(by_user))
     tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
     _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
     unsent = Q(state__in=Notice.UNSENT)
+    slack_names.erase(installed, user_id)
     ThreadReply.objects.filter(by_user).update(text=ERASED, decided_at=timezone.now())
     erased = Erased(
         mentions=Mention.objects.filter(by_user).update(text=ERASED),

@@ -41,7 +41,7 @@ from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
 from workflows.quotes import ending
 from workflows.recovery import lost_mentions, lost_tasks
-from workflows.slack import pauses, token_rotation
+from workflows.slack import names, pauses, token_rotation
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +58,8 @@ _TERMINATED_EVERY = 30
 """Seconds between two looks for workflows that were terminated."""
 _TOKENS_EVERY = 30
 """Seconds between two looks for bot tokens that expire."""
+_NAMES_EVERY = 10
+"""Seconds between two looks for names to ask Slack for."""
 _LOST_EVERY = 60
 """Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
@@ -230,6 +232,12 @@ def _resume_or_end(request: CreditRequest) -> None:
     with suppress(QuotaUnknown):
         if mention := resuming.resume_or_end(request):
             mentions.admit(mention)
+
+
+@shared_task(expires=_NAMES_EVERY)
+def look_up_slack_names() -> None:
+    """Ask Slack for the names that pages want to show."""
+    names.look_up_due()
 
 
 @shared_task(expires=_TERMINATED_EVERY)

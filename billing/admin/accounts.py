@@ -5,21 +5,22 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
+from billing.admin.standing import StandingColumns, StateFilter, published, with_standing
 from billing.admin.words import ReasonFilter, in_words, words_column
 from billing.credits import display
 from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
 from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
-from quota.account_state import AccountState, from_json
-from quota.models import QuotaState
+from quota.moments import moment
+from quota.reason_words import STATES, state_in_words
 from quota.reason_words import WORDS as REASONS
 
 SHOWN_DECISIONS = 20
@@ -101,11 +102,12 @@ def _more(account: Account) -> Iterator[Link]:
 _STANDING = (
     "organization",
     "resource",
-    "state",
-    "because",
     "used",
-    "limit",
     "left",
+    "share_used",
+    "state_words",
+    "limit",
+    "because",
     "exhausted_since",
     "resets",
 )
@@ -113,11 +115,13 @@ _STANDING = (
 
 
 @admin.register(Account)
-class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
+class AccountAdmin(
+    StandingColumns, NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Account]
+):
     """One organization's credits of one bucket."""
 
     list_display = _STANDING
-    list_filter = ["resource", "state", ("reason", ReasonFilter)]
+    list_filter = ["resource", ("state", StateFilter), ("reason", ReasonFilter)]
     search_fields = ["organization__name", "resource", "organization__projects__name"]
     search_ids = ["organization__id"]
     named_by = ["organization__name"]
@@ -136,44 +140,15 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
         """Add the published state to each account, in the same query."""
-        published = QuotaState.objects.filter(
-            organization=OuterRef("organization"), resource=OuterRef("resource")
-        )
-        return (
-            super().get_queryset(request).annotate(document=Subquery(published.values("document")))
-        )
+        return with_standing(super().get_queryset(request), "organization", OuterRef("resource"))
 
     because = words_column("reason", "why", REASONS)
 
-    @admin.display(description="credits used")
-    def used(self, account: Account) -> str:
-        """This period's usage."""
-        state = _published(account)
-        return display(state.usage_micro if state else None)
-
-    @admin.display(description="limit")
-    def limit(self, account: Account) -> str:
-        """The limit of the period."""
-        state = _published(account)
-        if state is None:
-            return "–"
-        if state.limit_micro is None:
-            return "unlimited"
-        return f"{display(state.limit_micro)} ({state.mode})"
-
-    @admin.display(description="credits left")
-    def left(self, account: Account) -> str:
-        """What is left of the limit and top-ups."""
-        state = _published(account)
-        if state is None:
-            return "–"
-        return "unlimited" if state.limit_micro is None else display(state.remaining_micro)
-
     @admin.display(description="resets")
-    def resets(self, account: Account) -> Any:
-        """When usage starts from zero again."""
-        state = _published(account)
-        return state and state.resets_at
+    def resets(self, account: Account) -> str:
+        """When usage starts from zero again, in the limit's time zone."""
+        state = published(account)
+        return moment(state.resets_at, state.time_zone) if state and state.resets_at else "–"
 
     @admin.display(description="latest decisions")
     def why(self, account: Account) -> SafeString:
@@ -185,8 +160,8 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
             (
                 (
                     reverse("admin:billing_decisionrecord_change", args=[record.pk]),
-                    f"{record.decided_at:%Y-%m-%d %H:%M:%S} UTC",
-                    record.state,
+                    moment(record.decided_at, seconds=True),
+                    state_in_words(record.state),
                     in_words(REASONS, record.reason),
                 )
                 for record in records
@@ -198,16 +173,12 @@ def _of_cap(cap: dict[str, Any]) -> str:
     return f"{display(cap['usage_micro'])} of {display(cap['cap_micro'])}"
 
 
-def _moment(text: str) -> str:
+def _moment(text: str, zone: str) -> str:
     """Return an instant of a stored decision as text for people."""
     instant = datetime.fromisoformat(text)
     if instant >= FAR_FUTURE:
         return "a limit or top-up changes this"
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
-
-
-def _published(account: Any) -> AccountState | None:
-    return None if account.document is None else from_json(account.document)
+    return moment(instant, zone)
 
 
 @admin.register(DecisionRecord)
@@ -219,12 +190,12 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
         "account",
         "scope",
         "subject",
-        "previous_state",
-        "state",
+        "state_before",
+        "state_words",
         "because",
         "version",
     ]
-    list_filter = ["state", ("reason", ReasonFilter), "scope", "account__resource"]
+    list_filter = [("state", StateFilter), ("reason", ReasonFilter), "scope", "account__resource"]
     search_fields = ["account__organization__name"]
     search_ids = ["account__organization__id", "subject__icontains"]
     list_select_related = ["account__organization"]
@@ -236,8 +207,8 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
         "subject",
         "decided_at",
         "version",
-        "previous_state",
-        "state",
+        "state_before",
+        "state_words",
         "because",
         "in_short",
         "made_from",
@@ -245,10 +216,14 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
     ]
 
     because = words_column("reason", "why", REASONS)
+    state_before = words_column("previous_state", "state before", STATES)
+    state_words = words_column("state", "state", STATES)
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:
-        """The amounts and instants that mattered, in credits and UTC."""
+        """The amounts and instants that mattered, in credits and in the limit's zone."""
+        calendars = record.inputs.get("calendars") or [{}]
+        zone = calendars[-1].get("time_zone", "UTC")
         lines = [
             *(
                 (f"used of the cap of {cap['scope']} {cap['subject']}", _of_cap(cap))
@@ -261,7 +236,7 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
                 if record.outcome.get(name) is not None
             ),
             *(
-                (title, _moment(record.outcome[name]))
+                (title, _moment(record.outcome[name], zone))
                 for name, title in _INSTANTS.items()
                 if record.outcome.get(name) is not None
             ),

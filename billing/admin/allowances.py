@@ -18,6 +18,7 @@ from billing.models import Account
 from projects.models import Organization
 from projects.named_search import NamedSearch
 from projects.second_look import LONGEST_REASON, SecondLookForm
+from quota.moments import moment
 from quota.reasons import Reason
 from quota.resources import RESOURCES
 
@@ -103,7 +104,7 @@ def refusal(organization: Organization, title: str, decision: Decision) -> Itera
     until = decision.limited_until
     ends = "until there is a higher limit or a top-up"
     if until is not None and until < FAR_FUTURE:
-        ends = f"until {until:%-d %b %Y %H:%M} UTC"
+        ends = f"until {moment(until)}"
     yield (
         f"Everybody in {organization} is refused {title} from then on, {ends}, because nothing is "
         "left then."

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from billing.admin.read_only import ReadOnly, actor, credits_column
+from billing.admin.read_only import ReadOnly, actor, credits_column, thousands_column
 from billing.admin.words import BUCKETS, BucketFilter, ProductFilter, words_column
 from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
@@ -19,6 +19,7 @@ from billing.reports.usage import given_back_to_task_runs
 from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch
 from projects.second_look import SecondLook
+from quota.moments import moment
 
 
 @admin.register(UsageEvent)
@@ -94,7 +95,7 @@ def _effect_of_refund(event: UsageEvent) -> str:
     whose = str(event.project.organization) if event.project else "Nobody"
     return (
         f"{whose} gets back what the {event.model or 'unnamed'} generation of "
-        f"{event.occurred_at:%-d %b %Y %H:%M:%S} UTC still costs: at most "
+        f"{moment(event.occurred_at, seconds=True)} still costs: at most "
         f"{display(event.credits_micro)} credits. A refund can't be taken back."
     )
 
@@ -159,10 +160,10 @@ class DailyUsageAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DailyUsage]):
         "product_title",
         "model",
         "distinct_id",
-        "events",
+        "number_of_events",
         "credits",
-        "input_tokens",
-        "output_tokens",
+        "tokens_in",
+        "tokens_out",
     ]
     list_filter = [("resource", BucketFilter), ("product", ProductFilter)]
     bucket = words_column("resource", "bucket", BUCKETS)
@@ -172,3 +173,6 @@ class DailyUsageAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DailyUsage]):
     search_ids = ["distinct_id__icontains", "task_run_id"]
     date_hierarchy = "day"
     credits = credits_column("credits_micro", "credits")
+    number_of_events = thousands_column("events")
+    tokens_in = thousands_column("input_tokens")
+    tokens_out = thousands_column("output_tokens")

@@ -37,6 +37,7 @@ from billing.credits import display, exact
 from billing.decisions.preview import with_limit, without_grants
 from billing.models import Account, CreditGrant, Limit
 from projects.second_look import SecondLook
+from quota.moments import day, moment
 
 
 class PercentsField(forms.CharField):
@@ -220,7 +221,7 @@ class CreditGrantForm(AllowanceForm):
             self.add_error(None, f"{error} Open a new form to make another one.")
         else:
             if granted is not None:
-                made_at = f"{granted.created_at:%Y-%m-%d %H:%M:%S} UTC"
+                made_at = moment(granted.created_at, seconds=True)
                 self.add_error(
                     None,
                     f"This top-up was already made at {made_at}. "
@@ -299,7 +300,7 @@ def _effect_of_voiding(grants: QuerySet[CreditGrant]) -> Callable[[CreditGrant],
         return " ".join(
             [
                 f"{account.organization} loses what is left of its top-up from "
-                f"{grant.starts_at:%-d %b %Y} of {display(grant.amount_micro)} {bucket(account)}.",
+                f"{day(grant.starts_at)} of {display(grant.amount_micro)} {bucket(account)}.",
                 *(refused or ["Nobody is refused because of that."]),
                 "A voided top-up can't be brought back.",
             ]

@@ -26,6 +26,7 @@ from billing.models import QuarantinedEvent
 from projects.models import Project
 from projects.named_search import NamedSearch
 from projects.second_look import SecondLook
+from quota.moments import moment
 
 
 class DecisionForm(ActionForm):
@@ -119,7 +120,7 @@ class QuarantinedEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[QuarantinedE
 
 def _effect_of_discarding(event: QuarantinedEvent) -> str:
     return (
-        f"Nobody ever pays for {event}, received {event.received_at:%-d %b %Y %H:%M:%S} UTC. The "
+        f"Nobody ever pays for {event}, received {moment(event.received_at, seconds=True)}. The "
         "gateway gets back what it had debited for it."
     )
 

@@ -8,7 +8,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from billing.credits import display
+from billing.credits import display, exact
+from projects.csv_column import in_csv
 
 
 class ReadOnly:
@@ -30,11 +31,29 @@ class ReadOnly:
 def credits_column(attribute: str, description: str) -> Any:
     """Return an admin column or field that shows micro-credits as credits."""
 
+    @in_csv(lambda row: exact_or_nothing(getattr(row, attribute)))
     @admin.display(description=description, ordering=attribute)
     def column(_page: Any, row: Any) -> str:
         return display(getattr(row, attribute))
 
     return column
+
+
+def thousands_column(attribute: str) -> Any:
+    """Return an admin column that shows a whole number with separators."""
+
+    @in_csv(lambda row: getattr(row, attribute))
+    @admin.display(description=attribute.replace("_", " "), ordering=attribute)
+    def column(_page: Any, row: Any) -> str:
+        value = getattr(row, attribute)
+        return "–" if value is None else f"{value:,}"
+
+    return column
+
+
+def exact_or_nothing(micro: int | None) -> str:
+    """Return an exact amount of credits for a CSV file, empty if there is none."""
+    return "" if micro is None else exact(micro)
 
 
 def indented(document: Any) -> SafeString:

@@ -12,6 +12,7 @@ from billing.credits import display
 from billing.ingestion.events import QuarantineReason
 from billing.models import AuditEntry
 from billing.products import TITLES
+from quota.moments import moment
 from quota.reason_words import WORDS as REASONS
 from quota.resources import RESOURCES
 
@@ -157,6 +158,7 @@ _NAMES = {
     "name": "workspace",
     "label": "key",
     "mask": "shown as",
+    "scopes": "with scopes",
     "made_for": "for",
     "grant": "top-up",
     "project": "project",
@@ -180,4 +182,4 @@ def _bucket(details: dict[str, Any]) -> str:
 
 
 def _moment(text: str) -> str:
-    return f"{datetime.fromisoformat(text):%-d %b %Y %H:%M} UTC"
+    return moment(datetime.fromisoformat(text))

@@ -4,16 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from billing.reports.apportionment import displayed, displayed_dollars, percents
 from billing.reports.sums import NOTHING, Used
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One of those who used most, with their share of the total in percent, rounded down."""
+    """One of those who used most.
+
+    `percent` is the share of the total. `shown` are the credits and `dollars` their worth, as text.
+    All are rounded so that the rows of the table add up.
+    """
 
     key: Any
     used: Used
     percent: int
+    shown: str
+    dollars: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class Ranking:
     others: int
     others_used: Used
     others_percent: int
+    others_shown: str
+    others_dollars: str
     total: Used
 
 
@@ -41,14 +50,19 @@ def rank_all(candidates: Mapping[Any, Used], count: int, *, total: Used, keys: i
     top = order[:count]
     used = sum((each for _, each in top), NOTHING)
     rest = Used(total.events - used.events, total.credits_micro - used.credits_micro)
+    amounts = [*(each.credits_micro for _, each in top), rest.credits_micro]
+    [*shares, rest_share] = percents(amounts)
+    [*texts, rest_text] = displayed(amounts)
+    [*worth, rest_worth] = displayed_dollars(amounts)
     return Ranking(
-        top=tuple(Ranked(key, used, _percent(used, total)) for key, used in top),
+        top=tuple(
+            Ranked(key, each, share, text, value)
+            for (key, each), share, text, value in zip(top, shares, texts, worth, strict=True)
+        ),
         others=keys - len(top),
         others_used=rest,
-        others_percent=_percent(rest, total),
+        others_percent=rest_share,
+        others_shown=rest_text,
+        others_dollars=rest_worth,
         total=total,
     )
-
-
-def _percent(used: Used, total: Used) -> int:
-    return used.credits_micro * 100 // total.credits_micro if total.credits_micro else 0

@@ -12,6 +12,7 @@ from django.utils.http import urlencode
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.verification.drift import drifted
 from projects.models import RotatingToken
+from quota.moments import moment
 from workflows.models import CreditRequest, FollowUp, Mention, Notice
 
 LATE = timedelta(minutes=5)
@@ -43,7 +44,7 @@ def _quarantine(_now: datetime) -> Iterator[Concern]:
     if found["number"]:
         yield Concern(
             f"{_count(found['number'], 'usage event')} could not be booked, the oldest since "
-            f"{_moment(found['since'])}.",
+            f"{moment(found['since'])}.",
             "Book or discard each one. Until then their credits count as spent.",
             _list("billing_quarantinedevent", state__exact="open"),
         )
@@ -182,10 +183,6 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[datetime], Iterator[Concern]]], .
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _moment(instant: datetime) -> str:
-    return f"{instant:%-d %b %Y %H:%M} UTC"
 
 
 def _list(name: str, **filters: str) -> str:

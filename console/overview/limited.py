@@ -17,10 +17,11 @@ from billing.decisions.decision import State
 from billing.models import Account
 from console.report_permissions import ORGANIZATION_USAGE
 from projects.models import Organization
+from projects.slack_names import called, people
 from quota.account_state import AccountState, from_json
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at
-from quota.reason_words import in_words
+from quota.reason_words import in_words, state_in_words
 from quota.reasons import Reason
 from quota.resources import RESOURCES
 
@@ -43,6 +44,7 @@ class Standing:
     why: str
     since: datetime | None
     until: datetime | None
+    zone: str = "UTC"
     used_micro: int | None = None
     of_micro: int | None = None
     action: str = ""
@@ -51,7 +53,12 @@ class Standing:
     @property
     def is_refused(self) -> bool:
         """Whether work is refused now."""
-        return self.state == "limited"
+        return self.state == State.LIMITED
+
+    @property
+    def state_words(self) -> str:
+        """The state in words."""
+        return state_in_words(self.state)
 
     @property
     def percent(self) -> int | None:
@@ -129,22 +136,16 @@ def _of_account(account: Any, *, tops_up: bool) -> Standing:
         who="everybody",
         bucket=RESOURCES[account.resource].title,
         resource=account.resource,
-        state=_STATES.get(account.state, account.state),
+        state=account.state,
         why=in_words(account.reason) if account.reason else "a warning threshold is reached",
         since=account.exhausted_since,
         until=until,
+        zone=state.time_zone if state else "UTC",
         used_micro=state.usage_micro if state else None,
-        of_micro=_available(state) if state else None,
+        of_micro=state.available_micro if state else None,
         action=_form("creditgrant", account=account.pk) if tops_up and not inactive else "",
         action_title="Top up",
     )
-
-
-_STATES: dict[str, str] = {
-    State.LIMITED: "limited",
-    State.GRACE: "in grace",
-    State.WARNING: "close",
-}
 
 
 def _until(state: AccountState) -> datetime | None:
@@ -153,13 +154,6 @@ def _until(state: AccountState) -> datetime | None:
     if state.limited:
         return expires_at(state.limited_until)
     return state.resets_at
-
-
-def _available(state: AccountState) -> int | None:
-    """Return the limit and what is left of top-ups, or None without a limit."""
-    if state.limit_micro is None:
-        return None
-    return (state.usage_micro or 0) + (state.remaining_micro or 0)
 
 
 def _within_accounts(now: datetime, *, all_reasons: bool, raises: bool) -> Iterator[Standing]:
@@ -185,17 +179,19 @@ def _within_accounts(now: datetime, *, all_reasons: bool, raises: bool) -> Itera
     accounts = _by_key(organizations)
     for member in shown:
         yield _of_member(member, accounts, raises=raises)
+    known = people(row.subject for row in users)
     for row in users:
         account = accounts.get((row.organization_id, row.resource))
         yield Standing(
             organization=row.organization,
-            who=f"user {row.subject}",
+            who=f"user {called(row.subject, known)}",
             bucket=RESOURCES[row.resource].title,
             resource=row.resource,
             state="limited",
             why=in_words(Reason.USER_CAP_REACHED),
             since=None,
             until=_period_end(account) if row.cap_micro else None,
+            zone=_zone(account),
             used_micro=row.usage_micro,
             of_micro=row.cap_micro,
             action=_cap_form(account, "user", row.subject) if raises else "",
@@ -217,6 +213,10 @@ def _period_end(account: Any) -> datetime | None:
     return from_json(account.document).resets_at if account and account.document else None
 
 
+def _zone(account: Any) -> str:
+    return from_json(account.document).time_zone if account and account.document else "UTC"
+
+
 def _of_member(
     member: SetMember, accounts: dict[tuple[UUID, str], Any], *, raises: bool
 ) -> Standing:
@@ -224,8 +224,8 @@ def _of_member(
     by_hand = member.origin == SetMember.Origin.BY_HAND
     capped = not by_hand and member.reason == Reason.PROJECT_CAP_REACHED
     action = ""
+    account = accounts.get((project.organization_id, member.resource)) if project else None
     if project is not None and capped and raises:
-        account = accounts.get((project.organization_id, member.resource))
         action = _cap_form(account, "project", str(project.pk))
     return Standing(
         organization=project.organization if project else None,
@@ -236,6 +236,7 @@ def _of_member(
         why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
         since=member.since,
         until=expires_at(member.limited_until),
+        zone=_zone(account),
         action=action,
         action_title="Change the cap",
     )

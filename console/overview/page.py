@@ -5,16 +5,21 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.http import urlencode
 
 from coding_tasks.agent_readiness import agent_workers
 from console.overview.attention import concerns
 from console.overview.limited import standings, usage_link
-from console.overview.spending import organizations, spending, spending_chart
+from console.overview.spending import ORGANIZATIONS, spending, spending_chart
+from console.overview.spending_csv import TABLES
 from console.report_page import report_page
 from console.report_permissions import ORGANIZATION_USAGE, SETUP, THREADS
 from console.setup.steps import steps
-from console.usage import breakdown
+from console.usage.breakdown import breakdown
+from console.usage.dimensions import MODELS, USERS
+from projects.slack_names import SlackId, names_of
 from workflows.models import Mention
 
 REFUSALS_SHOWN = 10
@@ -34,10 +39,14 @@ def overview_page(request: HttpRequest) -> TemplateResponse:
         spent = spending(now)
         shown["spent"] = spent
         shown["charts"] = {"chart-spending": spending_chart(spent)}
-        shown["organizations"] = organizations(spent.usage.organizations)
+        month = urlencode({"month": f"{spent.this.month:%Y-%m}"})
+        shown["csv"] = {
+            table: f"{reverse('admin:spending_csv', args=[table])}?{month}" for table in TABLES
+        }
+        shown["organizations"] = breakdown(spent.usage.organizations, ORGANIZATIONS)
         if user.has_perm("billing.view_usageevent"):
-            shown["users"] = breakdown.users(spent.usage.users)
-            shown["models"] = breakdown.models(spent.usage.models)
+            shown["users"] = breakdown(spent.usage.users, USERS)
+            shown["models"] = breakdown(spent.usage.models, MODELS)
     if user.has_perm("workflows.view_mention"):
         shown["refusals"] = _refusals_of_today(now)
     shown["concerns"] = concerns(user, now)
@@ -61,4 +70,10 @@ def _refusals_of_today(now: datetime) -> dict[str, Any]:
         .order_by("-received_at")[: REFUSALS_SHOWN + 1]
     )
     count = len(latest) if len(latest) <= REFUSALS_SHOWN else refused.count()
-    return {"count": count, "latest": latest[:REFUSALS_SHOWN], "midnight": midnight}
+    shown = latest[:REFUSALS_SHOWN]
+    names = names_of(SlackId(mention.workspace_id, mention.user_id) for mention in shown)
+    named = [
+        (mention, names.get(SlackId(mention.workspace_id, mention.user_id), mention.user_id))
+        for mention in shown
+    ]
+    return {"count": count, "latest": named, "midnight": midnight}

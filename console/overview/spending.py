@@ -1,13 +1,12 @@
 """What all organizations together used this month, against the last one, and who used most."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.urls import reverse
 
-from billing.reports.ranking import Ranking
 from billing.reports.sums import NOTHING, Used
 from billing.reports.usage_sums import (
     MonthUsage,
@@ -17,7 +16,7 @@ from billing.reports.usage_sums import (
     overall_usage,
 )
 from console.charts import chart, dataset
-from console.usage.breakdown import BreakdownRow
+from console.usage.dimensions import Dimension, Label
 from projects.models import Organization
 from quota.resources import RESOURCES
 
@@ -111,20 +110,19 @@ def spending_chart(spent: Spending) -> dict[str, Any]:
     return chart("bar", "credits per day", days, sets)
 
 
-def organizations(ranking: Ranking) -> list[BreakdownRow]:
-    """Return the organizations of a ranking, with links to their usage."""
-    names = Organization.objects.in_bulk([row.key for row in ranking.top])
-    by_id = {str(pk): organization for pk, organization in names.items()}
-    return [
-        BreakdownRow(
-            name=str(by_id.get(row.key, row.key)),
-            detail="",
-            link=reverse("admin:projects_organization_usage", args=[row.key]),
-            used=row.used,
-            percent=row.percent,
+def _organizations(keys: Sequence[str]) -> dict[str, Label]:
+    names = {str(pk): str(row) for pk, row in Organization.objects.in_bulk(keys).items()}
+    return {
+        key: Label(
+            names.get(key, key),
+            link=reverse("admin:projects_organization_usage", args=[key]),
+            values=(key, names.get(key, "")),
         )
-        for row in ranking.top
-    ]
+        for key in keys
+    }
+
+
+ORGANIZATIONS = Dimension("Organization", "organization", ("organization", "name"), _organizations)
 
 
 def _of_day(usage: MonthUsage, day: date) -> Used:

@@ -1,12 +1,15 @@
-"""Template filters for amounts of micro-credits and for reasons."""
+"""Template filters for amounts of micro-credits, times and reasons."""
+
+from datetime import datetime
 
 from django import template
 
 from billing.admin.words import audit_sentence
-from billing.credits import display, exact
+from billing.credits import display, display_share, exact
+from billing.credits import dollars as credits_in_dollars
 from billing.models import AuditEntry
 from billing.products import TITLES
-from quota import reason_words
+from quota import moments, reason_words
 
 register = template.Library()
 
@@ -24,6 +27,24 @@ def exactly(micro: int | None) -> str:
 
 
 @register.filter
+def moment(instant: datetime | None, zone: str = "UTC") -> str:
+    """Return a time with its zone, or an empty text."""
+    return moments.moment(instant, zone) if instant else ""
+
+
+@register.filter
+def moment_to_the_second(instant: datetime | None) -> str:
+    """Return a time in UTC with its seconds, or an empty text."""
+    return moments.moment(instant, seconds=True) if instant else ""
+
+
+@register.filter
+def day_in(instant: datetime, zone: str) -> str:
+    """Return the day of a time in a zone."""
+    return moments.day(instant, zone)
+
+
+@register.filter
 def thousands(number: int) -> str:
     """Return a whole number with separators."""
     return f"{number:,}"
@@ -33,6 +54,18 @@ def thousands(number: int) -> str:
 def in_words(reason: str) -> str:
     """Return a reason in words."""
     return reason_words.in_words(reason)
+
+
+@register.filter
+def spaced(name: str) -> str:
+    """Return a name such as `given_up` in words."""
+    return name.replace("_", " ")
+
+
+@register.filter
+def state_words(state: str) -> str:
+    """Return the state of an account in words."""
+    return reason_words.state_in_words(state)
 
 
 @register.filter
@@ -48,9 +81,15 @@ def changed(entry: AuditEntry) -> str:
 
 
 @register.filter
-def percentage(percent: int) -> str:
-    """Return a share, already rounded down, as text."""
-    return f"{percent} %" if percent else "<1 %"
+def share_of(percent: int | None, part: int) -> str:
+    """Return a share in percent as text. `part` is the amount that it is the share of."""
+    return display_share(percent, part)
+
+
+@register.filter
+def dollars(micro: int) -> str:
+    """Return what credits are worth."""
+    return credits_in_dollars(micro)
 
 
 @register.filter

@@ -22,7 +22,8 @@ from billing.reports.period_usage import PeriodUsage, periods_back_to, usage_of_
 from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
-from console.usage.breakdown import THREAD, USER
+from console.usage.dimensions import THREAD, USER
+from projects.slack_names import called, people
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at
@@ -213,10 +214,11 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
             decision=None if by_hand else decisions.refusing([WHOLE_ACCOUNT, about], now),
         )
+    known = people(row.subject for row in users)
     for row in users:
         decision = decisions.in_force(("user", row.subject), now)
         yield Limited(
-            name=f"user {row.subject}",
+            name=f"user {called(row.subject, known)}",
             project_id=None,
             since=decision.decided_at if decision else None,
             until=state.resets_at if state and row.cap_micro else None,

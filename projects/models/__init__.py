@@ -10,6 +10,7 @@ from projects.models.credentials import (
     PersonalAPIKey,
 )
 from projects.models.organizations import Membership, Organization, Project, User
+from projects.models.slack_names import SlackName
 from projects.models.slack_workspaces import RotatingToken, SlackWorkspace
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PersonalAPIKey",
     "Project",
     "RotatingToken",
+    "SlackName",
     "SlackWorkspace",
     "User",
 ]

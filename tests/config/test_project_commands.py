@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from django.core.management import CommandError, call_command
 
+from billing.models import AuditEntry
 from coding_tasks.models import ChannelDefault, Repository
 from projects import introspection
 from projects.models import (
@@ -32,6 +33,17 @@ def create(redis_client, capsys):
         return json.loads(capsys.readouterr().out)
 
     return _create
+
+
+def test_the_audit_trail_names_the_commands_that_create_keys(create, token):
+    made = create()
+    Organization.objects.update(unmetered_gateway=True)
+    token(made["project_id"], "llm_gateway")
+    entries = AuditEntry.objects.filter(action=AuditEntry.Action.KEY_CREATED)
+    assert [entry.actor for entry in entries.order_by("pk")] == [
+        "manage.py create_project",
+        "manage.py create_token",
+    ]
 
 
 @pytest.fixture

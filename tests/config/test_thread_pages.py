@@ -166,7 +166,7 @@ class TestCredits:
         answer = admin_client.get(page(workspace))
         text = text_of(answer)
         refused = "page: kept here, because Slack refused it everywhere (is_archived)"
-        assert f"Answer: {state}, {refused}" in text
+        assert f"Answer: {state.replace('_', ' ')}, {refused}" in text
         assert "if a < b &amp;&amp; c:" in text
         assert "<script>alert" not in answer.content.decode()
 

@@ -16,12 +16,12 @@ from django.urls import reverse
 from billing import organizations
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
-from billing.models import Account, UsageEvent
+from billing.models import Account, DecisionRecord, UsageEvent
 from coding_tasks import api_tasks
 from coding_tasks.api_tasks import NewTask
 from coding_tasks.models import CodingTask, Repository
 from console.report_permissions import ORGANIZATION_USAGE
-from projects.models import User
+from projects.models import SlackName, SlackWorkspace, User
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 
@@ -88,7 +88,7 @@ class TestAMonth:
         text = text_of(limited)
         assert "used up since 12 Nov 2026 17:00 UTC" in text
         assert (
-            "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up"
+            "12 Nov 2026 17:00 UTC 1 Dec 2026 00:00 UTC the limit and all top-ups are used up"
             in text
         )
         decision = limited.context["report"].decision
@@ -293,4 +293,34 @@ def test_a_task_over_the_api_is_in_no_thread(admin_client, project):
     book(usage_event(project, "0.10", properties=properties))
     url = page(USAGE, project.organization, resource=POSTHOG_CODE_CREDITS)
     [row] = admin_client.get(url).context["threads"]
-    assert (row.name, row.link) == ("In no thread", "")
+    assert (row.label.name, row.label.link) == ("In no thread", "")
+
+
+def test_a_limit_in_another_zone_shows_its_periods_and_resets_there(admin_client, project, clock):
+    clock.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT, time_zone="Europe/Berlin")
+    book(usage_event(project, at=clock.now))
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+
+    assert "Period (Europe/Berlin)" in text
+    assert "resets 1 Dec 2026 00:00 CET" in text
+    assert "23 Nov 2026 13:00 CET 1 Dec 2026 00:00 CET the limit and all" in text
+    decision = DecisionRecord.objects.get(state="limited")
+    shown = admin_client.get(reverse("admin:billing_decisionrecord_change", args=[decision.pk]))
+    assert "refused until: 1 Dec 2026 00:00 CET" in text_of(shown)
+    overview = text_of(admin_client.get(reverse("admin:index")))
+    assert "1 Dec 2026 00:00 CET" in overview
+
+
+def test_people_are_named_once_slack_said_how(admin_client, project):
+    workspace = SlackWorkspace.objects.create(
+        project=project, team_id="T1", name="Acme Slack", bot_user_id="UB", bot_token="xoxb-1"
+    )
+    book(usage_event(project))
+    assert "U1 Acme Slack 1 12.00" in text_of(admin_client.get(page(USAGE, project.organization)))
+    assert SlackName.objects.get().is_due
+
+    SlackName.objects.update(name="Ada & Co", is_due=False, looked_up_at=datetime.now(UTC))
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+    assert "Ada &amp; Co U1 in Acme Slack 1 12.00 $0.12 100 %" in text
+    assert workspace.name in text

@@ -67,8 +67,26 @@ def test_a_new_key_is_shown_once_and_kept_nowhere(admin_client, new_key, project
     assert plain not in caplog.text
     kept = [entry.change_message + entry.object_repr for entry in LogEntry.objects.all()]
     kept += [str(session.get_decoded()) for session in Session.objects.all()]
+    kept += [str(entry.details) for entry in AuditEntry.objects.all()]
     kept += [morsel.value for morsel in admin_client.cookies.values()]
     assert plain not in "".join(kept)
+
+
+def test_the_audit_trail_says_who_created_a_key_with_which_scopes(
+    admin_client, new_key, organization
+):
+    admin_client.post(ADD_KEY, new_key())
+    entry = AuditEntry.objects.get(action=AuditEntry.Action.KEY_CREATED)
+    key = PersonalAPIKey.objects.get()
+    assert (entry.organization, entry.actor) == (organization, "admin")
+    assert entry.details["mask"] == key.mask
+    shown = admin_client.get(reverse("admin:billing_auditentry_changelist")).content.decode()
+    assert f"key for the dashboard, shown as {key.mask}, with scopes project:read" in shown
+
+
+def test_a_refused_key_leaves_no_entry(admin_client, new_key):
+    admin_client.post(ADD_KEY, new_key(projects=[]))
+    assert not AuditEntry.objects.filter(action=AuditEntry.Action.KEY_CREATED).exists()
 
 
 def test_a_key_for_all_projects_covers_later_ones(admin_client, new_key, organization):

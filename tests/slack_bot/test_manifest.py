@@ -24,6 +24,7 @@ SCOPES_OF_METHODS = {
     "chat_postMessage": {"chat:write"},
     "chat_delete": {"chat:write"},
     "chat_update": {"chat:write"},
+    "conversations_info": {"channels:read", "groups:read"},
     "conversations_open": {"im:write"},
     "conversations_replies": {
         "channels:history",

@@ -9,11 +9,10 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError, transaction
 
-from billing import organizations
+from billing import organizations, personal_keys
 from billing.allowances.limits import set_limit
 from billing.credits import parse_credits
 from coding_tasks.models import ChannelDefault, Repository
-from projects.credentials import issue_personal_api_key
 from projects.models import Organization, Project, SlackWorkspace, User
 from projects.principal import READ_SCOPES, SCOPES
 from quota.resources import AI_CREDITS
@@ -111,7 +110,7 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
     for text in options["credits_approver"]:
         _add_credits_approver(project, text)
     scopes = SCOPES if options["write_tasks"] else READ_SCOPES
-    _, key = issue_personal_api_key(organization, f"made by {ACTOR}", scopes, [project])
+    _, key = personal_keys.create(organization, f"made by {ACTOR}", scopes, [project], actor=ACTOR)
     return {
         "organization_id": str(organization.pk),
         "project_id": project.pk,

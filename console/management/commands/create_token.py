@@ -8,11 +8,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from billing import personal_keys
 from billing.products import ALIASES, BUCKETS, canonical
 from projects import credentials
 from projects.models import Project
 from projects.principal import LLM_GATEWAY_READ
 
+ACTOR = "manage.py create_token"
 LIFETIME = timedelta(days=1)
 
 
@@ -51,8 +53,8 @@ class Command(BaseCommand):
                 f"{project.organization} (unmetered gateway, in the admin)"
             )
         self.stderr.write("a personal API key, which llm_gateway takes; valid until it is revoked")
-        _, key = credentials.issue_personal_api_key(
-            project.organization, "made by manage.py create_token", [LLM_GATEWAY_READ], [project]
+        _, key = personal_keys.create(
+            project.organization, f"made by {ACTOR}", [LLM_GATEWAY_READ], [project], actor=ACTOR
         )
         return key
 

@@ -214,7 +214,7 @@ class TestBacktest:
 def test_the_ranking_and_the_others_add_up_to_the_total():
     ranking = rank({"a": Used(1, 10), "b": Used(2, 70), "c": Used(3, 10), "d": Used(1, 9)}, 2)
 
-    assert [(row.key, row.percent) for row in ranking.top] == [("b", 70), ("a", 10)]
+    assert [(row.key, row.percent) for row in ranking.top] == [("b", 71), ("a", 10)]
     assert (ranking.others, ranking.others_used, ranking.others_percent) == (2, Used(4, 19), 19)
     assert ranking.total == Used(7, 99)
 

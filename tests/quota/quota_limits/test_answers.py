@@ -1,6 +1,6 @@
 """`GET /api/projects/<id>/quota_limits/`: what the answer says about each bucket."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from django.utils import timezone
@@ -35,6 +35,7 @@ def test_the_answer_has_the_shape_that_clients_rely_on(
         "remaining": 0.0,
         "limited_until": ends,
         "resets_at": ends,
+        "resets_at_local": ends.replace("Z", "+00:00"),
         "time_zone": "UTC",
         "mode": "hard",
         "credits_per_usd": 120.0,
@@ -45,6 +46,15 @@ def test_the_answer_has_the_shape_that_clients_rely_on(
     assert before <= datetime.fromisoformat(answer["as_of"]) <= timezone.now()
     assert set(answer) == {"limited", "organization_id", "as_of", "version"}
     assert response.headers["Content-Type"] == "application/json"
+
+
+def test_the_reset_is_also_given_in_the_zone_of_the_limit(ask, accounts, project):
+    resets_at = datetime(2036, 6, 30, 22, tzinfo=UTC)
+    accounts.limit(resets_at=resets_at, time_zone="Europe/Berlin")
+    answer = ask(project).json()["limited"][AI_CREDITS]
+    assert answer["resets_at"] == "2036-06-30T22:00:00Z"
+    assert answer["resets_at_local"] == "2036-07-01T00:00:00+02:00"
+    assert answer["time_zone"] == "Europe/Berlin"
 
 
 def test_both_stores_give_the_same_answer(ask, accounts, project, trusted_redis):
