@@ -219,8 +219,8 @@ class Stream(_Metered):
         if broken_off is None and tail.startswith(b"data:"):
             broken_off = self._reader.event_form.excerpt()
             broken_off.feed(tail[5:])
-        text = broken_off.text if broken_off is not None else 0
-        return max(self._reader.unreported.tokens, tokens_of(text))
+        tokens = self._reader.unreported.tokens
+        return tokens if broken_off is None else max(tokens, tokens_of(broken_off.text))
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
         """Return the complete lines, and what arrived of an incomplete long one."""

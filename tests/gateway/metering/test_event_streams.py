@@ -10,7 +10,7 @@ import pytest
 from gateway.metering import meter_for
 from gateway.metering.excerpt import MAX_VALUE
 from gateway.metering.meter import MAX_HELD_BACK, MAX_KEPT
-from tests.gateway.fake_provider import CHAT_USAGE
+from tests.gateway.fake_provider import CHAT_USAGE, messages_stream, response_stream
 
 START = '{"type":"message_start","message":{"usage":{"input_tokens":100,"output_tokens":1}}}'
 DELTA = '{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20}}'
@@ -47,7 +47,7 @@ def test_a_stream_in_any_form_is_read_wherever_it_is_cut(form: str, end: str) ->
         meter = meter_for("messages", stream=True, hide_usage=False)
         assert meter.feed(data[:cut]) + meter.feed(data[cut:]) == data
         assert meter.end() == b""
-        assert (meter.complete, meter.failed) == (True, False), cut
+        assert (meter.finished, meter.complete, meter.failed) == (True, True, False), cut
         assert (meter.usage().input, meter.usage().output) == (100, 20), cut
 
 
@@ -153,6 +153,40 @@ def test_usage_is_taken_out_of_a_stream_with_lines_of_any_length(length: int, st
     shown = b"".join(meter.feed(data[at : at + step]) for at in range(0, len(data), step))
     assert shown + meter.end() == before + after
     assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b""], ids=["blank line", "no blank line"])
+def test_usage_in_a_long_last_line_counts(end: bytes) -> None:
+    chunk = {"x": "x" * 2 * MAX_KEPT, "choices": [], "usage": CHAT_USAGE}
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    data = f"data: {json.dumps(chunk)}".encode() + end
+    for at in range(0, len(data), 1_000):
+        meter.feed(data[at : at + 1_000])
+    meter.end()
+    assert (meter.complete, meter.unreadable) == (True, False)
+
+
+def test_a_long_line_may_end_with_the_carriage_return_that_ends_a_chunk() -> None:
+    chunk = {"x": "x" * 2 * MAX_KEPT, "choices": [], "usage": CHAT_USAGE}
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    for each in (f"data: {json.dumps(chunk)}\r".encode(), b"id: 7", b"\r\r"):
+        meter.feed(each)
+    assert (meter.usage().output, meter.unreadable) == (20, False)
+
+
+def test_a_long_comment_is_passed_on_and_not_read() -> None:
+    comment = b":" + b"x" * 2 * MAX_KEPT
+    usage = f"data: {json.dumps({'choices': [], 'usage': CHAT_USAGE})}\n\n".encode()
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    assert meter.feed(comment) + meter.feed(usage) == comment + usage
+    assert meter.usage() is None
+
+
+@pytest.mark.parametrize("kind", ["messages", "responses"])
+def test_only_a_chat_has_events_that_can_be_hidden(kind: str) -> None:
+    stream = {"messages": messages_stream(), "responses": response_stream()}[kind]
+    meter = meter_for(kind, stream=True, hide_usage=True)
+    assert b"".join(map(meter.feed, stream)) + meter.end() == b"".join(stream)
 
 
 def test_a_usage_chunk_too_long_to_be_held_back_is_passed_on_and_counts() -> None:

@@ -150,6 +150,7 @@ ITERATIONS = [
     {"type": "fallback_message", "model": "claude-haiku-4-5", "input_tokens": 40,
      "output_tokens": 8},
     {"type": "something new", "input_tokens": 10**9},
+    {"type": "compaction"},
 ]  # fmt: skip
 
 
@@ -172,6 +173,7 @@ def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
     assert reported.extra == (
         ExtraUsage(None, Usage(1_000, 7, 10, 20, 50)),
         ExtraUsage("claude-opus-4-5", Usage(500, output=9)),
+        ExtraUsage(None, Usage()),
     )
     total = reported.total()
     assert (total.input, total.output, total.all_input) == (1_600, 79, 1_637)
@@ -213,6 +215,21 @@ def test_openai_cache_writes_are_counted_separately(kind: str, prefix: str, outp
     meter.end()
     reported = meter.usage()
     assert (reported.input, reported.cache_read, reported.cache_write_5m) == (30, 10, 60)
+
+
+@pytest.mark.parametrize("prefix", ["prompt", "input"])
+def test_no_part_of_the_input_exceeds_what_the_others_leave(prefix: str) -> None:
+    kind = {"prompt": "chat", "input": "responses"}[prefix]
+    output = {"prompt": "completion_tokens", "input": "output_tokens"}[prefix]
+    for cached, written, expected in ((10, 95, (0, 10, 90)), (101, 5, (0, 100, 0))):
+        details = {"cached_tokens": cached, "cache_write_tokens": written}
+        usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details, output: 5}
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        meter.feed(json.dumps({"usage": usage}).encode())
+        meter.end()
+        reported = meter.usage()
+        found = reported.input, reported.cache_read, reported.cache_write_5m
+        assert found == expected
 
 
 def test_a_line_without_end_is_not_kept() -> None:

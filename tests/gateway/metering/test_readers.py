@@ -38,6 +38,13 @@ def test_a_message_ends_when_it_says_so() -> None:
     assert (cut.finished, cut.complete) == (True, False), "its output was not reported at the end"
     again = stream("messages", START, ENDED, {**ENDED, "delta": {}}, STOP)
     assert again.complete, "the usage came again after the reason to stop"
+    assert not stream("messages", START, {**ENDED, "usage": None}, STOP).complete
+
+
+def test_a_message_is_incomplete_if_its_output_was_only_reported_unreadably() -> None:
+    broken = {**ENDED, "usage": UNREADABLE}
+    meter = stream("messages", START, broken, {**ENDED, "usage": {"input_tokens": 9}}, STOP)
+    assert (meter.unreadable, meter.complete) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,23 @@ def test_only_its_end_makes_the_usage_of_a_chat_final() -> None:
 def test_a_response_that_is_an_error_has_failed() -> None:
     assert document("responses", {"type": "error", "message": "Sorry"}).failed
     assert not document("responses", {"type": "response", "output": []}).failed
+
+
+@pytest.mark.parametrize("body", [b"", b"Sorry", b"[]", b'{"usage":'])
+def test_an_answer_that_is_not_an_object_is_unreadable(body: bytes) -> None:
+    for kind in ("messages", "chat", "responses"):
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        meter.feed(body)
+        meter.end()
+        assert (meter.unreadable, meter.finished) == (True, False), kind
+
+
+def test_only_the_data_of_an_unfinished_event_counts() -> None:
+    text = b'{"choices":[{"delta":{"content":"' + b"x" * 400
+    for beginning, tokens in ((b"data:", 100), (b"data: ", 100), (b"xxxx:", 0), (b"id:  ", 0)):
+        meter = meter_for("chat", stream=True, hide_usage=False)
+        meter.feed(beginning + text)
+        assert meter.unreported_output == tokens, beginning
 
 
 def test_text_that_came_in_deltas_counts_once_by_its_place_in_the_output() -> None:
