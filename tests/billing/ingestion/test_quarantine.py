@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import UnbookableEvent
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
 from billing.organizations import create_project
@@ -216,6 +216,26 @@ def test_a_debit_of_an_account_that_nobody_knows_is_not_given_back(project, acco
     assert not UsageEvent.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("debited", "given_back"),
+    [
+        (MAXIMUM_DEBIT_MICRO, MAXIMUM_DEBIT_MICRO),
+        (-1, -1),
+        (0, None),
+        (MAXIMUM_DEBIT_MICRO + 1, None),
+        ("5", None),
+        (True, None),
+    ],
+)
+def test_only_a_debit_that_could_be_booked_is_given_back(project, debited, given_back):
+    kept = set_aside(held(usage_event(project, "NaN"), debited))
+
+    quarantine.discard(kept)
+
+    rows = UsageEvent.objects.values_list("debited_micro", flat=True)
+    assert list(rows) == ([] if given_back is None else [given_back])
+
+
 @pytest.mark.parametrize("junk", [None, 7, {}, "text", [[]], {"group": "g", "debited_micro": 1}])
 def test_junk_is_discarded_without_a_trace_in_the_ledger(project, junk):
     kept = set_aside(junk)
@@ -259,6 +279,15 @@ class TestRefunds:
             with pytest.raises(refunds.NotRefundable):
                 refunds.refund(row)
         assert used(project.organization) == 0
+
+    def test_a_correction_is_refunded_with_its_event_only(self, project):
+        event = usage_event(project)
+        correction = usage_event(project, "0.05", hold_id=event["uuid"])
+        book(event, correction)
+
+        with pytest.raises(refunds.NotRefundable):
+            refunds.refund(UsageEvent.objects.get(pk=correction["uuid"]))
+        assert used(project.organization) == 18 * CREDIT
 
     def test_an_event_corrected_upwards_after_a_refund_is_refunded_again(self, project):
         event = usage_event(project)
