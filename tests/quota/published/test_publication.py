@@ -206,6 +206,8 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     state = accounts.limit()
     former = project.api_token
     version = SetMember.objects.get(resource=AI_CREDITS, token=former).version
+    earlier = timezone.now() - timedelta(days=1)
+    SetMember.objects.update(changed_at=earlier)
     project.api_token = generate_project_api_token()
     with run_commit_hooks():
         project.save()
@@ -216,6 +218,8 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     tombstone = SetMember.objects.get(resource=AI_CREDITS, token=former)
     assert tombstone.limited_until is None
     assert tombstone.version > version, "a push of the block that comes late is ignored"
+    assert tombstone.since is None
+    assert tombstone.changed_at > earlier, "the reconciler looks at it if Redis missed it"
 
 
 def test_writing_everything_again_lifts_blocks_of_tokens_that_belong_to_no_project(
