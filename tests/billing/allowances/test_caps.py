@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.allowances.caps import set_cap
+from billing.allowances.caps import is_known_user, set_cap
 from billing.allowances.limits import set_limit
+from billing.credits import MAXIMUM_MICRO
 from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
 from billing.organizations import create_project
@@ -285,7 +286,9 @@ def test_the_audit_trail_says_who_set_a_cap_and_why(project):
         ("user", -1, ANN),
         ("run", 1, "c9c4e0b1-3f38-4d5d-9b6a-6a1c0f1f6b52"),
         ("project", 1, "none"),
-        ("project", 1, "9" * 30),
+        ("project", 1, "9" * 19),
+        ("project", 1, "9" * 200),
+        ("project", 1, "١"),
         ("user", 1, "U\n1"),
         ("user", 1, "U" * 201),
     ],
@@ -294,6 +297,25 @@ def test_an_invalid_cap_is_refused(project, wrong):
     with pytest.raises(ValueError, match=r"cap|characters|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
+
+
+def test_a_user_is_known_by_usage_of_the_account_or_by_a_cap(project, stranger):
+    spend(stranger, 12, ANN)
+    cap(stranger, "user", 12, BEN)
+    account = account_of(project.organization)
+    assert not is_known_user(account, ANN)
+    assert not is_known_user(account, BEN)
+    spend(project, 12, ANN)
+    cap(project, "user", 12, BEN)
+    assert is_known_user(account, ANN)
+    assert is_known_user(account, BEN)
+
+
+def test_a_cap_may_be_as_large_as_a_limit(project):
+    set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO)
+    with pytest.raises(ValueError, match="credits"):
+        set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO + 1)
+    assert Cap.objects.get().cap_micro == MAXIMUM_MICRO
 
 
 def test_a_cap_may_name_a_user_of_two_hundred_characters(project):

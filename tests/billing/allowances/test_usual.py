@@ -29,8 +29,8 @@ def test_the_accounts_own_limit_is_usual_else_the_middle_one_of_all(project, oth
     set_limit(project.organization, AI_CREDITS, 70 * CREDIT)
     set_limit(project.organization, AI_CREDITS, 0)
     assert usual_limit(account) == 70 * CREDIT
-    set_limit(project.organization, AI_CREDITS, 20 * CREDIT)
-    assert usual_limit(account) == 20 * CREDIT
+    set_limit(project.organization, AI_CREDITS, 1)
+    assert usual_limit(account) == 1
 
 
 def test_the_middle_one_of_the_accounts_top_ups_is_usual(project, others):
