@@ -38,8 +38,11 @@ ROOMS = (
         (
             "tests/billing/decisions/test_decision.py",
             "tests/billing/decisions/test_burndown.py",
+            "tests/billing/decisions/test_running_totals.py",
+            "tests/billing/decisions/test_preview.py",
             "tests/billing/allowances/test_limits_and_grants.py",
             "tests/billing/allowances/test_caps.py",
+            "tests/billing/allowances/test_usual.py",
             "tests/billing/test_credits.py",
             "tests/billing/test_periods.py",
             "tests/billing/test_sweep.py",
