@@ -53,6 +53,7 @@ def test_a_ledger_row_has_every_field_of_its_event(project):
         False,
     )
     assert (row.http_status, row.service_tier, row.trace_id) == (200, "standard", "trace-1")
+    assert (row.group, row.debited_micro) == ("", 0)
     assert str(row.task_run_id) == event["properties"]["task_run_id"]
     assert row.price_version == "genai-prices 0.0.40"
 
@@ -79,6 +80,20 @@ def test_usage_before_and_after_the_end_of_a_period_is_counted_where_it_occurred
     totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
     assert totals[0] == (start, 12 * CREDIT)
     assert sum(micro for _, micro in totals) == 36 * CREDIT
+
+
+def test_usage_at_the_end_of_a_stretch_counts_in_the_next_one(project):
+    start = account_of(project.organization).period_start
+    book(*(usage_event(project, at=at) for at in (start - timedelta(seconds=1), start)))
+    totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
+    assert totals[0] == (start, 12 * CREDIT)
+    assert totals[1][1] == 12 * CREDIT
+
+
+def test_usage_after_an_event_that_nobody_pays_counts(project):
+    unpaid = usage_event(project, properties={"$ai_billable": False})
+    assert statuses(unpaid, usage_event(project)) == ["accepted", "accepted"]
+    assert used(project.organization) == 12 * CREDIT
 
 
 def test_inserted_rows_have_all_columns_of_the_ledger():
@@ -312,6 +327,22 @@ def test_invalid_descriptive_fields_do_not_stop_a_booking(project):
     assert row.latency_ms is row.http_status is row.task_run_id is None
     assert row.trace_id == row.service_tier == ""
     assert row.is_error is False
+
+
+def test_texts_are_cut_to_their_columns(project):
+    longest = {
+        "$ai_model": 200,
+        "$ai_provider": 100,
+        "$ai_trace_id": 200,
+        "$ai_service_tier": 40,
+        "price_version": 100,
+    }
+    texts = {name: "x" * (length + 50) for name, length in longest.items()}
+    book(usage_event(project, properties=texts, distinct_id="x" * 250))
+    row = UsageEvent.objects.get()
+    stored = (row.model, row.provider, row.trace_id, row.service_tier, row.price_version)
+    assert [len(text) for text in stored] == list(longest.values())
+    assert len(row.distinct_id) == 200
 
 
 class TestProducts:

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing.ingestion.batches import parse_json
 from billing.ingestion.events import (
     NestedTooDeeply,
     canonical,
@@ -80,6 +81,12 @@ def test_a_payload_nested_too_deeply_has_no_text():
         canonical(item)
     while item:  # freed step by step
         item = item[0]
+
+
+def test_a_number_with_more_than_a_hundred_digits_stays_text():
+    digits = "9" * 100
+    assert parse_json(digits) == int(digits)
+    assert parse_json(digits + "9") == digits + "9"
 
 
 @pytest.mark.parametrize("junk", [None, "text", [], {}, {"hold_id": 7}, {"hold_id": "nonsense"}])

@@ -130,6 +130,58 @@ def test_discarding_gives_the_group_back_what_it_debited(project):
     assert [result.status for result in book(event)] == ["duplicate"]
 
 
+@pytest.mark.parametrize("conflicts", [True, False])
+def test_a_discarded_event_whose_uuid_is_taken_or_invalid_gets_another(project, conflicts):
+    event = held(usage_event(project), 12 * CREDIT)
+    if conflicts:
+        book(event)
+    kept = set_aside({**event, "distinct_id": "ann", **({} if conflicts else {"uuid": "none"})})
+
+    quarantine.discard(kept)
+
+    row = UsageEvent.objects.get(kind="discarded")
+    assert (row.debited_micro, row.payload_sha256) == (12 * CREDIT, kept.payload_sha256)
+    assert str(row.uuid) != event["uuid"]
+
+
+def test_an_event_without_a_valid_uuid_corrects_nothing(project):
+    hold = str(uuid.uuid4())
+    kept = set_aside(held(usage_event(project), 12 * CREDIT) | {"uuid": "none", "hold_id": hold})
+
+    row = quarantine.book_now(kept)
+
+    assert (row.kind, row.adjusts, row.credits_micro) == ("usage", None, 12 * CREDIT)
+
+
+def test_an_event_that_nobody_pays_is_booked_on_no_account(project):
+    unpaid = {"$ai_billable": False, "project_id": None}
+    kept = set_aside(usage_event(project, properties=unpaid))
+
+    row = quarantine.book_now(kept, project=project)
+
+    assert (row.account, row.credits_micro) == (None, 0)
+
+
+def test_an_organization_without_accounts_gets_them_when_an_event_is_booked_by_hand(project):
+    imported = Project.objects.create(
+        organization=Organization.objects.create(name="Imported"), name="Main"
+    )
+    kept = set_aside(usage_event(project, properties={"project_id": None}))
+
+    quarantine.book_now(kept, project=imported)
+
+    assert used(imported.organization) == 12 * CREDIT
+
+
+def test_a_long_name_of_who_decided_is_cut(project):
+    kept = set_aside(None)
+
+    quarantine.discard(kept, actor="a" * 300)
+
+    kept.refresh_from_db()
+    assert kept.resolved_by == "a" * 200
+
+
 @pytest.mark.parametrize("cost", ["0.10", "0"])
 def test_a_discarded_event_stays_discarded_when_it_is_delivered_again(project, monkeypatch, cost):
     early = usage_event(project, cost, at=timezone.now() + timedelta(minutes=12))

@@ -18,6 +18,7 @@ from billing.ingestion.batches import (
     BatchParser,
     BatchTooLarge,
 )
+from billing.ingestion.events import NestedTooDeeply
 from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
 from projects.credentials import issue_personal_api_key
@@ -219,6 +220,13 @@ class TestBackpressure:
         assert int(response["Retry-After"]) >= 1
         assert used(project.organization) == 0
         assert deliveries.statuses(event) == ["accepted"]
+
+    def test_an_item_nested_too_deeply_to_be_stored_is_400(self, project, deliveries, monkeypatch):
+        def fail(items):
+            raise NestedTooDeeply
+
+        monkeypatch.setattr(ledger, "book", fail)
+        assert deliveries.post([usage_event(project)]).status_code == 400
 
     @pytest.mark.parametrize("rule", ["check", "trigger"])
     def test_an_account_whose_rows_the_database_rejects_does_not_stop_others(
