@@ -140,6 +140,7 @@ ROOMS = (
             "tests/gateway/metering/test_media.py",
             "tests/gateway/metering/test_estimates.py",
             "tests/gateway/metering/test_event_streams.py",
+            "tests/gateway/metering/test_stream_cuts.py",
             "tests/gateway/metering/test_metering_properties.py",
             "tests/gateway/test_odd_endings.py",
         ),

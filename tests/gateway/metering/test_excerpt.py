@@ -13,6 +13,7 @@ from gateway.metering.excerpt import (
     Text,
     shape_of,
 )
+from gateway.metering.reading import Form
 
 SHAPE = {
     "whole": Leaf.WHOLE,
@@ -63,6 +64,7 @@ VALUES = [
     (b'{"text":["four"]}', b'{"text":null}'),
     # members
     (b"{}", SAME),
+    (b'{"":1,"number":2}', b'{"number":2}'),
     (b'\xef\xbb\xbf { "number" : 1 , "text" : "a" } ', b'{"number":1,"text":1}'),
     (b'{"other":{"number":1},"inner":{"number":2}}', b'{"inner":{"number":2}}'),
     (
@@ -114,6 +116,9 @@ def test_the_shape_of_a_struct_has_a_leaf_for_each_field():
         "inner": inner,
         "list": [inner],
     }
+    excerpt = Form(Inner).excerpt()
+    excerpt.feed(b'{"texts":["four"],"number":7,"other":1}')
+    assert excerpt.result() == b'{"texts":[4],"number":7}'
 
 
 def excerpt_of(*pieces: bytes) -> bytes | None:
