@@ -166,10 +166,13 @@ def test_usage_in_a_long_last_line_counts(end: bytes) -> None:
     assert (meter.complete, meter.unreadable) == (True, False)
 
 
-def test_a_long_line_may_end_with_the_carriage_return_that_ends_a_chunk() -> None:
+@pytest.mark.parametrize("next_line", [(b"id: 7",), (b"i", b"d: 7")])
+def test_a_long_line_may_end_with_the_carriage_return_that_ends_a_chunk(
+    next_line: tuple[bytes, ...],
+) -> None:
     chunk = {"x": "x" * 2 * MAX_KEPT, "choices": [], "usage": CHAT_USAGE}
     meter = meter_for("chat", stream=True, hide_usage=False)
-    for each in (f"data: {json.dumps(chunk)}\r".encode(), b"id: 7", b"\r\r"):
+    for each in (f"data: {json.dumps(chunk)}\r".encode(), *next_line, b"\r\r"):
         meter.feed(each)
     assert (meter.usage().output, meter.unreadable) == (20, False)
 
@@ -203,7 +206,7 @@ def test_a_long_comment_within_an_event_is_not_its_data() -> None:
 def test_lines_of_data_are_joined_by_a_line_break() -> None:
     meter = meter_for("chat", stream=True, hide_usage=False)
     meter.feed(b'data: {"choices":[],"usage":{"completion_tokens":1,"prompt_tokens":1\n')
-    meter.feed(b"data: 00}}\n\n")
+    meter.feed(b"data:00}}\n\n")
     assert (meter.usage(), meter.unreadable) == (None, True)
 
 
@@ -254,15 +257,14 @@ def test_a_comment_between_events_is_passed_on_at_once() -> None:
     assert [meter.feed(piece) for piece in pieces] == [b"", b"", b"".join(pieces)]
 
 
-def test_usage_is_hidden_after_any_number_of_events() -> None:
-    said = {"choices": [{"index": 0, "delta": {"content": "x" * 1_000}}], "usage": None}
-    event = f"data: {json.dumps(said)}\n".encode()
-    meter = meter_for("chat", stream=True, hide_usage=True)
-    shown = b""
-    for _ in range(MAX_HELD_BACK // 1_000 + 1):
-        shown += meter.feed(event) + meter.feed(b"\n")
-    assert meter.feed(b"data: " + USAGE_CHUNK + b"\n") + meter.feed(b"\n") == b""
-    assert shown == (event + b"\n") * (MAX_HELD_BACK // 1_000 + 1)
+def test_usage_is_hidden_after_an_event_of_any_length() -> None:
+    beginning, end = b'data: {"choices":[],"x":"', b'"}\n'
+    for length in (0, MAX_HELD_BACK - len(beginning + end) - 1):
+        event = beginning + b"x" * length + end
+        meter = meter_for("chat", stream=True, hide_usage=True)
+        assert meter.feed(event) + meter.feed(b"\n") == event + b"\n"
+        assert meter.feed(b"data: " + USAGE_CHUNK + b"\n") + meter.feed(b"\n") == b""
+        assert meter.usage().output == 20
 
 
 @pytest.mark.parametrize("kind", ["messages", "responses"])
