@@ -55,6 +55,7 @@ ROOMS = (
         ("billing/ingestion/*.py", "billing/append_only.py"),
         (
             "tests/billing/ingestion/test_event_fields.py",
+            "tests/billing/ingestion/test_unstored_events.py",
             "tests/billing/ingestion/test_booking.py",
             "tests/billing/ingestion/test_corrections.py",
             "tests/billing/ingestion/test_quarantine.py",
