@@ -119,6 +119,9 @@ def test_a_sweep_counts_accounts_over_all_slices(exhausted, stranger, monkeypatc
     monkeypatch.setattr(assessment, "decide", decide_unless_broken)
     Account.objects.filter(organization=stranger.organization).update(published_digest="old")
     assert sweep.sweep_all() == sweep.SweepResult(seen=4, changed=2, failed=1)
+    for size in (2, 1):
+        monkeypatch.setattr(sweep, "SLICE", size)
+        assert sweep.sweep_all() == sweep.SweepResult(seen=4, changed=0, failed=1)
 
 
 def test_an_account_without_news_does_not_keep_others_from_being_published(project, stranger):

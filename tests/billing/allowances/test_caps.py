@@ -8,6 +8,7 @@ from django.utils import timezone
 from billing.allowances.caps import is_known_user, set_cap
 from billing.allowances.limits import set_limit
 from billing.credits import MAXIMUM_MICRO
+from billing.decisions.cap_usage import CapsInForce
 from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
 from billing.organizations import create_project
@@ -252,6 +253,7 @@ def test_reaching_or_lifting_a_cap_records_a_decision_with_its_inputs(project):
         {"scope": "user", "subject": ANN, "cap_micro": 12 * CREDIT, "usage_micro": 12 * CREDIT}
     ]
     assert (lifted.state, lifted.reason) == ("ok", "")
+    assert (reached.previous_state, lifted.previous_state) == ("ok", "limited")
 
 
 def test_a_rebuild_gives_the_same_counts_and_repairs_tampering(project, sibling):
@@ -312,10 +314,27 @@ def test_a_user_is_known_by_usage_of_the_account_or_by_a_cap(project, stranger):
 
 
 def test_a_cap_may_be_as_large_as_a_limit(project):
-    set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO)
-    with pytest.raises(ValueError, match="credits"):
-        set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO + 1)
-    assert Cap.objects.get().cap_micro == MAXIMUM_MICRO
+    made = set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO)
+    for wrong in (-1, MAXIMUM_MICRO + 1):
+        with pytest.raises(ValueError, match="credits"):
+            set_cap(project.organization, AI_CREDITS, "run", wrong)
+    assert made == Cap.objects.get()
+    assert made.cap_micro == MAXIMUM_MICRO
+
+
+@pytest.mark.parametrize(
+    ("caps", "any_user"),
+    [
+        (CapsInForce(), False),
+        (CapsInForce(each={"user": 5}), True),
+        (CapsInForce(each={"user": None}), False),
+        (CapsInForce(named={("user", ANN): 5}), True),
+        (CapsInForce(named={("user", ANN): None}), False),
+        (CapsInForce(named={("project", "7"): 5}), False),
+    ],
+)
+def test_users_are_capped_if_all_of_them_or_one_has_a_cap(caps, any_user):
+    assert caps.caps_any("user") is any_user
 
 
 def test_a_cap_may_name_a_user_of_two_hundred_characters(project):

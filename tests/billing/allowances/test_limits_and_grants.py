@@ -21,6 +21,7 @@ from billing.models import (
     UsageTotal,
 )
 from billing.organizations import create_organization
+from billing.sweep import sweep_due
 from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
@@ -78,7 +79,8 @@ def test_voiding_a_top_up_takes_back_what_is_left_of_it(exhausted):
     assert used(exhausted.organization) == 24 * CREDIT
 
     again = AuditEntry.objects.count()
-    void_grant(grant)
+    for copy in (grant, CreditGrant(pk=grant.pk, account=grant.account)):
+        void_grant(copy)
     assert AuditEntry.objects.count() == again
 
 
@@ -156,6 +158,12 @@ def test_the_audit_trail_says_who_set_what_and_why(project):
     assert entry.details["limit_micro"] == 5
 
 
+def test_a_limit_is_newer_than_the_one_before_even_if_a_clock_was_set_back(project, monkeypatch):
+    first = set_limit(project.organization, AI_CREDITS, 5)
+    monkeypatch.setattr(timezone, "now", lambda: first.set_at - timedelta(seconds=1))
+    assert set_limit(project.organization, AI_CREDITS, 6).set_at > first.set_at
+
+
 def test_the_audit_trail_cuts_long_texts_to_its_columns(project):
     set_limit(project.organization, AI_CREDITS, 5, actor="a" * 300, reason="r" * 600)
 
@@ -173,6 +181,7 @@ def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
     )
     assert list(record.inputs["usage"].values()) == [12 * CREDIT]
     assert record.inputs["terms"][0]["limit_micro"] == 12 * CREDIT
+    assert record.inputs["now"] == record.decided_at.isoformat()
     assert record.outcome["remaining"] == 0
     assert record.version == published(exhausted.organization).version
 
@@ -206,10 +215,12 @@ class TestThresholds:
         book(usage_event(project))
         state = published(project.organization)
         monkeypatch.setattr(timezone, "now", lambda: state.resets_at + timedelta(days=1))
-        book(usage_event(project, "0.01"))
+        sweep_due()
 
         assert self.noticed(project) == [80, 100, ThresholdNotice.RESOLVED]
         assert len(set(ThresholdNotice.objects.values_list("period_start"))) == 1
+        usages = ThresholdNotice.objects.order_by("pk").values_list("usage_micro", flat=True)
+        assert list(usages) == [12 * CREDIT, 12 * CREDIT, 0]
 
     def test_thresholds_are_noticed_again_in_the_next_period(self, project, monkeypatch):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 
 from billing.decisions.burndown import Grant, LimitTerms, balance_at
 from billing.decisions.timeline import Timeline
+from billing.models import Limit
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import Scenario, instants, scenarios
@@ -73,6 +74,12 @@ def test_a_limit_set_as_a_period_ends_belongs_to_the_next():
         return balance_at(now, calendars=MONTHS, terms=terms, grants=[], usage={}).limit
 
     assert (limit_at(day(20)), limit_at(day(20, month=4))) == (50, 10)
+
+
+def test_a_limit_that_cuts_time_like_the_one_before_adds_no_calendar():
+    limits = [Limit(set_at=day(at), anchor_day=anchor) for at, anchor in ((1, 9), (2, 9), (3, 1))]
+
+    assert [calendar.anchor_day for calendar in Timeline(limits).calendars] == [1, 9, 1]
 
 
 def test_the_limit_is_used_before_any_grant():
