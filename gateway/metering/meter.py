@@ -164,6 +164,7 @@ class Stream(_Metered):
     """
 
     streamed = True
+    _long_data: bool  # a long line is data; set as it begins
 
     def __init__(self, reader: Reader, *, hide_usage: bool) -> None:
         super().__init__(reader)
@@ -171,7 +172,6 @@ class Stream(_Metered):
         self._begun = False
         self._tail = b""  # the beginning of a line
         self._long = False  # within a long line, whose beginning was read already
-        self._long_data = False  # that line is data
         # The current event:
         self._name = b""
         self._has_data = False
