@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,8 +12,6 @@ from billing import audit
 from billing.account_locks import lock_organization
 from billing.models import Account, AuditEntry, Cap, CreditGrant, Limit
 from projects.models import Organization
-
-A = TypeVar("A", Limit, Cap, CreditGrant)
 
 _NOT_IN_DETAILS = {"id", "account", "actor", "reason", "voided_at"}
 
@@ -27,9 +25,14 @@ def locked_account(organization: Organization, resource: str) -> Iterator[tuple[
 
 
 def save_with_audit(
-    action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any
-) -> A:
-    """Save a row, record its fields in the audit trail, and return it."""
+    action: AuditEntry.Action,
+    row: Limit | Cap | CreditGrant,
+    *,
+    actor: str,
+    reason: str,
+    **details: Any,
+) -> None:
+    """Save a row, and record its fields in the audit trail."""
     row.actor, row.reason = actor[:200], reason[:500]
     row.save()
     audit.record(
@@ -42,7 +45,6 @@ def save_with_audit(
         **audited_fields(row),
         **details,
     )
-    return row
 
 
 def audited_fields(row: Limit | Cap | CreditGrant) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def check_cap(organization: Organization, scope: str, subject: str, cap_micro: i
     if len(subject) > 200 or not subject.isprintable():
         raise ValueError("a subject has at most 200 printable characters")
     if scope == Cap.Scope.PROJECT and subject:
-        is_number = subject.isascii() and subject.isdecimal() and len(subject) < 19
-        is_number = is_number and subject == str(int(subject))  # usage is counted for "7", not "07"
+        # Usage is counted for "7", not for "07".
+        is_number = subject.isdecimal() and subject == str(int(subject))
         mine = Project.objects.filter(organization=organization)
         if not is_number or not mine.filter(pk=int(subject)).exists():
             raise ValueError(f"{organization} has no project {subject!r}")

@@ -109,7 +109,6 @@ def balance_at(
     current = period_at(now, calendars)
     order = sorted(grants, key=_burning_order)
     left = {grant.id: grant.amount_micro for grant in order}
-    overdrawn = 0
     # Earlier periods matter only for grants: uncovered usage is dropped when a period ends.
     first = min((grant.starts_at for grant in order), default=now)
     since = period_at(min(first, now), calendars).start
@@ -117,9 +116,8 @@ def balance_at(
     points.update(grant.starts_at for grant in order)
     waiting = sorted(order, key=lambda grant: grant.starts_at, reverse=True)
     burning: list[Grant] = []
-    period: Period | None = None
-    used = beyond_limit = 0
-    limit: int | None = None
+    period: Period | None = None  # so the first stretch begins one
+    limit: int | None
     for start in sorted(point for point in points if point <= now):
         if period is None or start >= period.end:
             period = period_at(start, calendars)

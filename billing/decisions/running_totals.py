@@ -27,15 +27,11 @@ def recut_totals(account: Account, timeline: Timeline) -> None:
         return
     low = min(row.starts_at for row in misfits)
     high = max(row.ends_at for row in misfits)
-    while True:
-        within = [row for row in rows if row.starts_at < high and low < row.ends_at]
-        edges = [(row.starts_at, row.ends_at) for row in within]
-        edges += [timeline.stretch_at(low), _stretch_before(high, timeline)]
-        reach = min(start for start, _ in edges), max(end for _, end in edges)
-        if reach == (low, high):
-            break
-        low, high = reach
-    first, *others = _stretches(low, high, timeline)
+    stretches = list(_stretches(low, high, timeline))
+    # The outer stretches may reach further, where only damaged totals could begin.
+    (begin, _), (_, end) = stretches[0], stretches[-1]
+    within = [row for row in rows if begin <= row.starts_at < end]
+    first, *others = stretches
     sums = {stretch: ledger_sum(account, *stretch) for stretch in others}
     sums[first] = sum(row.usage_micro for row in within) - sum(sums.values())
     UsageTotal.objects.filter(pk__in=[row.pk for row in within]).delete()
@@ -57,7 +53,3 @@ def _stretches(low: datetime, high: datetime, timeline: Timeline) -> Iterator[St
         stretch = timeline.stretch_at(low)
         yield stretch
         low = stretch[1]
-
-
-def _stretch_before(instant: datetime, timeline: Timeline) -> Stretch:
-    return timeline.stretch_at(instant - datetime.resolution)

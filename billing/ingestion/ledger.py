@@ -162,18 +162,19 @@ def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incomin
 def _account_ids(keys: Collection[AccountKey]) -> list[int]:
     """Return the ids of accounts, creating missing ones."""
     organizations = {organization_id for organization_id, _ in keys}
-    rows = Account.objects.filter(organization__in=organizations).order_by()
-    for last_try in (False, True):
-        ids = {
-            (organization_id, resource): pk
-            for pk, organization_id, resource in rows.values_list(
-                "pk", "organization_id", "resource"
-            )
-        }
-        if last_try or ids.keys() >= set(keys):
-            break
+    ids = _ids_by_key(organizations)
+    if not ids.keys() >= set(keys):
         ensure_accounts(organizations)
+        ids = _ids_by_key(organizations)
     return [ids[key] for key in keys]
+
+
+def _ids_by_key(organizations: Collection[UUID]) -> dict[AccountKey, int]:
+    rows = Account.objects.filter(organization__in=organizations).order_by()
+    return {
+        (organization_id, resource): pk
+        for pk, organization_id, resource in rows.values_list("pk", "organization_id", "resource")
+    }
 
 
 def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Result]:

@@ -5,7 +5,7 @@ Building and inserting 500 rows takes about 130 ms with `bulk_create`, and about
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -131,7 +131,7 @@ def _kind(event: Event, account: Account | None) -> str:
 
 def _adapted(rows: Sequence[LedgerRow]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows with times and UUIDs as SQLite stores them for the model's fields."""
-    as_text = lru_cache(maxsize=8)(connection.ops.adapt_datetimefield_value)
+    as_text = cache(connection.ops.adapt_datetimefield_value)
     for row in rows:
         stored: dict[str, Any] = {
             "uuid": row.uuid.hex,

@@ -126,7 +126,7 @@ def _bot_tokens(now: datetime) -> Iterator[Concern]:
     tokens = RotatingToken.objects.filter(spent | late, workspace__is_active=True)
     for token in tokens.select_related("workspace").defer("refresh_token", "workspace__bot_token"):
         yield Concern(
-            f"The bot token of {token.workspace} expires at {_moment(token.expires_at)} and was "
+            f"The bot token of {token.workspace} expires at {moment(token.expires_at)} and was "
             f"not renewed ({token.problem}).",
             "Install the app again."
             if token.refresh_at is None

@@ -95,16 +95,18 @@ _COLON, _COMMA = b":,"
 class Excerpt:
     """The excerpt of one object."""
 
+    # Set as a value begins:
+    _size: int  # of the text, or of the value so far
+    _keep_limit: int  # a longer value is not kept
+    _depth: int  # within a container that is kept whole or left out
+
     def __init__(self, shape: Shape) -> None:
         self._out = bytearray()
         self._state = _State.VALUE
         self._containers: list[tuple[bool, Shape]] = []  # (is an object, shape)
         self._shape = shape  # of the next value; None if it is left out
-        self._depth = 0  # within a container that is kept whole or left out
         self._escaped = False  # the last byte of a string was a backslash
         self._kept = bytearray()
-        self._keep_limit = 0  # a longer value is not kept
-        self._size = 0  # of the text, or of the value so far
         self.text = 0  # bytes of all texts, including an unfinished one
         self._begun = False
         self._malformed = False

@@ -164,6 +164,7 @@ class Stream(_Metered):
     """
 
     streamed = True
+    _long_data: bool  # a long line is data; set as it begins
 
     def __init__(self, reader: Reader, *, hide_usage: bool) -> None:
         super().__init__(reader)
@@ -171,7 +172,6 @@ class Stream(_Metered):
         self._begun = False
         self._tail = b""  # the beginning of a line
         self._long = False  # within a long line, whose beginning was read already
-        self._long_data = False  # that line is data
         # The current event:
         self._name = b""
         self._has_data = False
@@ -219,8 +219,8 @@ class Stream(_Metered):
         if broken_off is None and tail.startswith(b"data:"):
             broken_off = self._reader.event_form.excerpt()
             broken_off.feed(tail[5:])
-        text = broken_off.text if broken_off is not None else 0
-        return max(self._reader.unreported.tokens, tokens_of(text))
+        tokens = self._reader.unreported.tokens
+        return tokens if broken_off is None else max(tokens, tokens_of(broken_off.text))
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
         """Return the complete lines, and what arrived of an incomplete long one."""

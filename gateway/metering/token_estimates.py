@@ -29,8 +29,7 @@ class UnreportedText:
         if not piece:
             return 0
         size = len(piece) if piece.__class__ is str and piece.isascii() else size_of(piece)
-        if size < BYTES_PER_TOKEN:
-            size = BYTES_PER_TOKEN
+        size = max(size, BYTES_PER_TOKEN)
         self._bytes += size
         return size
 

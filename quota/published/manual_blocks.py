@@ -27,8 +27,8 @@ MAX_TOKEN_LENGTH = 200
 """A set may hold anything that somebody wrote by hand; what cannot be a token gets no row."""
 
 
-def record_seen(seen: Mapping[Member, float]) -> int:
-    """Make the rows match the blocks just seen and their scores; return how many differed.
+def record_seen(seen: Mapping[Member, float]) -> None:
+    """Make the rows match the blocks just seen and their scores.
 
     Several reconcilers may call this at once. The change feed's lock makes sure that only one of
     them records the change.
@@ -39,7 +39,7 @@ def record_seen(seen: Mapping[Member, float]) -> int:
         if len(token) <= MAX_TOKEN_LENGTH and token.isprintable()
     }
     if _known() == wanted:
-        return 0
+        return
     with transaction.atomic():
         change_feed.cursor(lock=True)
         known = _known()
@@ -54,7 +54,6 @@ def record_seen(seen: Mapping[Member, float]) -> int:
         changes.record(
             (resource, projects[token]) for resource, token in sorted(changed) if token in projects
         )
-    return len(changed)
 
 
 def carry_over(organization_id: UUID, old_token: str, new_token: str) -> None:

@@ -15,9 +15,9 @@ TOMBSTONES_KEPT = timedelta(days=1)
 """Far longer than any publication can take."""
 
 
-def prune(now: datetime) -> int:
-    """Delete old rows; return how many. Raises `redis.RedisError`."""
-    changes, _ = Change.objects.filter(created_at__lt=now - CHANGES_KEPT).delete()
+def prune(now: datetime) -> None:
+    """Delete old rows. Raises `redis.RedisError`."""
+    Change.objects.filter(created_at__lt=now - CHANGES_KEPT).delete()
     replaced = Q(project=None) | ~Q(token=F("project__api_token"))
     tombstones = SetMember.objects.filter(
         replaced, origin=SetMember.Origin.PUBLISHED, changed_at__lt=now - TOMBSTONES_KEPT
@@ -25,4 +25,3 @@ def prune(now: datetime) -> int:
     members = list(tombstones.values_list("pk", "resource", "token"))
     SetMember.objects.filter(pk__in=[pk for pk, _, _ in members]).delete()
     delta.forget((resource, token) for _, resource, token in members)
-    return changes + len(members)

@@ -11,6 +11,7 @@ from billing.credits import (
     InvalidCost,
     credits_micro,
     display,
+    exact,
     exact_cost,
     exact_sum,
     parse_credits,
@@ -38,7 +39,8 @@ def test_a_cost_becomes_credits_rounded_once_half_to_even(cost, resource, micro)
 
 
 @pytest.mark.parametrize(
-    "written", ["0.10", "1E-7", "1.2e-3", "0E-8", "00.5", "12", "1000000", Decimal("0.1"), 3]
+    "written",
+    ["0.10", "1E-7", "1.2e-3", "0E-8", "00.5", "12", "1000000", "1e-40", Decimal("0.1"), 3],
 )
 def test_a_cost_is_read_exactly_as_written(written):
     assert exact_cost(written) == Decimal(written)
@@ -68,6 +70,7 @@ def test_a_cost_is_read_exactly_as_written(written):
         "9" * 5000,
         Decimal("NaN"),
         Decimal("1e999999"),
+        Decimal("1e9999999"),
         Decimal("1e-999999"),
         10**50,
         True,
@@ -106,6 +109,14 @@ def test_rounding_never_takes_more_than_half_a_micro_credit(one, other):
 )
 def test_an_amount_other_than_zero_is_never_shown_as_zero(micro, shown):
     assert display(micro) == shown
+
+
+@pytest.mark.parametrize(
+    ("micro", "text"),
+    [(0, "0"), (1, "0.000001"), (500_000, "0.5"), (10_000_000, "10"), (-1_500_000, "-1.5")],
+)
+def test_the_exact_amount_is_written_without_needless_zeros(micro, text):
+    assert exact(micro) == text
 
 
 @pytest.mark.parametrize(("text", "micro"), [("2000", 2_000_000_000), ("0.5", 500_000), ("0", 0)])

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing import sweep, tasks
+from billing.account_locks import lock_accounts
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.decisions import assessment, enforcement
@@ -101,6 +102,38 @@ def test_unchanged_states_are_not_published_again(exhausted):
 
     assert (swept.seen, swept.changed, swept.failed) == (2, 0, 0)
     assert (published(exhausted.organization).version, Change.objects.count()) == before
+
+
+def test_a_sweep_counts_accounts_over_all_slices(exhausted, stranger, monkeypatch):
+    monkeypatch.setattr(sweep, "SLICE", 3)
+    Account.objects.filter(organization=exhausted.organization).update(published_digest="old")
+    assert sweep.sweep_all() == sweep.SweepResult(seen=4, changed=2, failed=0)
+
+    decide = assessment.decide
+
+    def decide_unless_broken(snapshot):
+        if snapshot.usage:
+            raise RuntimeError("this account is broken")
+        return decide(snapshot)
+
+    monkeypatch.setattr(assessment, "decide", decide_unless_broken)
+    Account.objects.filter(organization=stranger.organization).update(published_digest="old")
+    assert sweep.sweep_all() == sweep.SweepResult(seen=4, changed=2, failed=1)
+    for size in (2, 1):
+        monkeypatch.setattr(sweep, "SLICE", size)
+        assert sweep.sweep_all() == sweep.SweepResult(seen=4, changed=0, failed=1)
+
+
+def test_an_account_without_news_does_not_keep_others_from_being_published(project, stranger):
+    ids = sorted(Account.objects.values_list("pk", flat=True))
+    Account.objects.filter(pk=ids[-1]).update(published_digest="old")
+    before = dict(Account.objects.values_list("pk", "version"))
+
+    with transaction.atomic():
+        enforcement.enforce(lock_accounts(ids), timezone.now())
+
+    after = dict(Account.objects.values_list("pk", "version"))
+    assert after == before | {ids[-1]: before[ids[-1]] + 1}
 
 
 def test_a_quiet_sweep_takes_no_locks_and_few_queries(exhausted, stranger):

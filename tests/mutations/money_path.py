@@ -38,8 +38,11 @@ ROOMS = (
         (
             "tests/billing/decisions/test_decision.py",
             "tests/billing/decisions/test_burndown.py",
+            "tests/billing/decisions/test_running_totals.py",
+            "tests/billing/decisions/test_preview.py",
             "tests/billing/allowances/test_limits_and_grants.py",
             "tests/billing/allowances/test_caps.py",
+            "tests/billing/allowances/test_usual.py",
             "tests/billing/test_credits.py",
             "tests/billing/test_periods.py",
             "tests/billing/test_sweep.py",
@@ -52,6 +55,7 @@ ROOMS = (
         ("billing/ingestion/*.py", "billing/append_only.py"),
         (
             "tests/billing/ingestion/test_event_fields.py",
+            "tests/billing/ingestion/test_unstored_events.py",
             "tests/billing/ingestion/test_booking.py",
             "tests/billing/ingestion/test_corrections.py",
             "tests/billing/ingestion/test_quarantine.py",
@@ -137,6 +141,7 @@ ROOMS = (
             "tests/gateway/metering/test_media.py",
             "tests/gateway/metering/test_estimates.py",
             "tests/gateway/metering/test_event_streams.py",
+            "tests/gateway/metering/test_stream_cuts.py",
             "tests/gateway/metering/test_metering_properties.py",
             "tests/gateway/test_odd_endings.py",
         ),

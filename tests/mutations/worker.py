@@ -4,9 +4,9 @@
 
 The job's directory holds `job.pickle` and gets a line in `results.jsonl` for each verdict. The
 process imports everything, starts the servers and runs every test once. This shows which tests run
-which lines, and how long they take. Then each mutation gets a fork that runs the tests of its lines
-and stops at the first failure. Tests that noticed another mutation of the same function come first,
-then the fastest.
+which lines, and how long they take. Then each mutation gets a fork that runs the tests of its
+lines, and those that were not traced to their end. It stops at the first failure. Tests that
+noticed another mutation of the same function come first, then the fastest.
 """
 
 import gc
@@ -251,7 +251,8 @@ class Forks:
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
-        return self._seen_in(mutation) or self._lines.cut
+        """Return the tests that run its lines, and those of which only the beginning is known."""
+        return self._seen_in(mutation) | self._lines.cut
 
     def _seen_in(self, mutation: Mutation) -> set[str]:
         path = mutation.file

@@ -245,6 +245,24 @@ def test_every_group_gets_the_same_remainder_plus_its_own_bookings(accounts, pro
     assert left == {"a:1": 50, "b:2": 50, "c:3": 50}
 
 
+def test_a_group_learns_of_a_block_set_by_hand_before_it_is_recorded(
+    accounts, project, redis_client
+):
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    assert service_snapshot(project, "a:1")[AI_CREDITS]["limited"]
+
+
+def test_nothing_is_allotted_to_a_group_before_the_first_decision(project):
+    assert service_snapshot(project, "a:1")[AI_CREDITS] == {
+        "limited": False,
+        "account": f"{project.organization_id}:ai_credits",
+        "booked_micro": 0,
+        "valid_until": None,
+        "ledger_epoch": "",
+        "version": 0,
+    }
+
+
 def test_a_state_is_the_same_after_writing_and_reading_it(accounts):
     state = accounts.limited_state(booked={"a:1": 2**60})
     assert from_json(state.to_json()) == state

@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.allowances.caps import set_cap
+from billing.allowances.caps import is_known_user, set_cap
 from billing.allowances.limits import set_limit
+from billing.credits import MAXIMUM_MICRO
+from billing.decisions.cap_usage import CapsInForce
 from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
 from billing.organizations import create_project
@@ -251,6 +253,7 @@ def test_reaching_or_lifting_a_cap_records_a_decision_with_its_inputs(project):
         {"scope": "user", "subject": ANN, "cap_micro": 12 * CREDIT, "usage_micro": 12 * CREDIT}
     ]
     assert (lifted.state, lifted.reason) == ("ok", "")
+    assert (reached.previous_state, lifted.previous_state) == ("ok", "limited")
 
 
 def test_a_rebuild_gives_the_same_counts_and_repairs_tampering(project, sibling):
@@ -285,7 +288,9 @@ def test_the_audit_trail_says_who_set_a_cap_and_why(project):
         ("user", -1, ANN),
         ("run", 1, "c9c4e0b1-3f38-4d5d-9b6a-6a1c0f1f6b52"),
         ("project", 1, "none"),
-        ("project", 1, "9" * 30),
+        ("project", 1, "9" * 19),
+        ("project", 1, "9" * 200),
+        ("project", 1, "١"),
         ("user", 1, "U\n1"),
         ("user", 1, "U" * 201),
     ],
@@ -294,6 +299,42 @@ def test_an_invalid_cap_is_refused(project, wrong):
     with pytest.raises(ValueError, match=r"cap|characters|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
+
+
+def test_a_user_is_known_by_usage_of_the_account_or_by_a_cap(project, stranger):
+    spend(stranger, 12, ANN)
+    cap(stranger, "user", 12, BEN)
+    account = account_of(project.organization)
+    assert not is_known_user(account, ANN)
+    assert not is_known_user(account, BEN)
+    spend(project, 12, ANN)
+    cap(project, "user", 12, BEN)
+    assert is_known_user(account, ANN)
+    assert is_known_user(account, BEN)
+
+
+def test_a_cap_may_be_as_large_as_a_limit(project):
+    made = set_cap(project.organization, AI_CREDITS, "run", MAXIMUM_MICRO)
+    for wrong in (-1, MAXIMUM_MICRO + 1):
+        with pytest.raises(ValueError, match="credits"):
+            set_cap(project.organization, AI_CREDITS, "run", wrong)
+    assert made == Cap.objects.get()
+    assert made.cap_micro == MAXIMUM_MICRO
+
+
+@pytest.mark.parametrize(
+    ("caps", "any_user"),
+    [
+        (CapsInForce(), False),
+        (CapsInForce(each={"user": 5}), True),
+        (CapsInForce(each={"user": None}), False),
+        (CapsInForce(named={("user", ANN): 5}), True),
+        (CapsInForce(named={("user", ANN): None}), False),
+        (CapsInForce(named={("project", "7"): 5}), False),
+    ],
+)
+def test_users_are_capped_if_all_of_them_or_one_has_a_cap(caps, any_user):
+    assert caps.caps_any("user") is any_user
 
 
 def test_a_cap_may_name_a_user_of_two_hundred_characters(project):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from billing.allowances.grants import grant_credits, void_grant
+from billing.allowances.grants import LONGEST_KEY, check_times, grant_credits, void_grant
 from billing.allowances.limits import set_limit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.decision import FAR_FUTURE
@@ -21,6 +21,7 @@ from billing.models import (
     UsageTotal,
 )
 from billing.organizations import create_organization
+from billing.sweep import sweep_due
 from billing.verification.audit_faults import audit_trail_faults
 from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
@@ -79,7 +80,8 @@ def test_voiding_a_top_up_takes_back_what_is_left_of_it(exhausted):
     assert used(exhausted.organization) == 24 * CREDIT
 
     again = AuditEntry.objects.count()
-    void_grant(grant)
+    for copy in (grant, CreditGrant(pk=grant.pk, account=grant.account)):
+        void_grant(copy)
     assert AuditEntry.objects.count() == again
 
 
@@ -157,6 +159,19 @@ def test_the_audit_trail_says_who_set_what_and_why(project):
     assert entry.details["limit_micro"] == 5
 
 
+def test_a_limit_is_newer_than_the_one_before_even_if_a_clock_was_set_back(project, monkeypatch):
+    first = set_limit(project.organization, AI_CREDITS, 5)
+    monkeypatch.setattr(timezone, "now", lambda: first.set_at - timedelta(seconds=1))
+    assert set_limit(project.organization, AI_CREDITS, 6).set_at > first.set_at
+
+
+def test_the_audit_trail_cuts_long_texts_to_its_columns(project):
+    set_limit(project.organization, AI_CREDITS, 5, actor="a" * 300, reason="r" * 600)
+
+    limit = Limit.objects.get()
+    assert (limit.actor, limit.reason) == ("a" * 200, "r" * 500)
+
+
 def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
     record = DecisionRecord.objects.filter(account=account_of(exhausted.organization)).first()
 
@@ -167,6 +182,7 @@ def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
     )
     assert list(record.inputs["usage"].values()) == [12 * CREDIT]
     assert record.inputs["terms"][0]["limit_micro"] == 12 * CREDIT
+    assert record.inputs["now"] == record.decided_at.isoformat()
     assert record.outcome["remaining"] == 0
     assert record.version == published(exhausted.organization).version
 
@@ -211,6 +227,20 @@ class TestThresholds:
 
         assert set_limit(project.organization, AI_CREDITS, CREDIT).thresholds == [50, 90]
 
+    def test_credits_left_again_are_noticed_in_the_period_in_which_they_ran_out(
+        self, project, monkeypatch
+    ):
+        set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+        book(usage_event(project))
+        state = published(project.organization)
+        monkeypatch.setattr(timezone, "now", lambda: state.resets_at + timedelta(days=1))
+        sweep_due()
+
+        assert self.noticed(project) == [80, 100, ThresholdNotice.RESOLVED]
+        assert len(set(ThresholdNotice.objects.values_list("period_start"))) == 1
+        usages = ThresholdNotice.objects.order_by("pk").values_list("usage_micro", flat=True)
+        assert list(usages) == [12 * CREDIT, 12 * CREDIT, 0]
+
     def test_thresholds_are_noticed_again_in_the_next_period(self, project, monkeypatch):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         book(usage_event(project))
@@ -234,6 +264,7 @@ class TestThresholds:
         {"anchor_day": 0},
         {"anchor_day": 32},
         {"grace_days": -1},
+        {"grace_days": 367},
         {"time_zone": "Mars/Olympus"},
     ],
 )
@@ -245,7 +276,15 @@ def test_an_invalid_limit_is_refused(project, wrong):
 
 @pytest.mark.parametrize(
     "extreme",
-    [{"grace_days": 0}, {"grace_days": 366}, {"anchor_day": 31}, {"limit_micro": MAXIMUM_MICRO}],
+    [
+        {"grace_days": 0},
+        {"grace_days": 366},
+        {"anchor_day": 1},
+        {"anchor_day": 31},
+        {"limit_micro": 0},
+        {"limit_micro": MAXIMUM_MICRO},
+        {"thresholds": [1, 100]},
+    ],
 )
 def test_a_limit_may_be_as_extreme_as_this(project, extreme):
     set_limit(project.organization, AI_CREDITS, **({"limit_micro": 1} | extreme))
@@ -266,6 +305,43 @@ def test_a_grant_is_made_once_for_each_idempotency_key(project):
     for _ in range(2):
         grant_credits(organization, AI_CREDITS, CREDIT)
     assert CreditGrant.objects.count() == 3
+
+
+def test_the_same_top_up_with_the_same_key_has_the_same_start_or_none(project):
+    start = timezone.now() + timedelta(days=1)
+
+    def grant(**asked):
+        asked = {"idempotency_key": "k" * LONGEST_KEY, "starts_at": start} | asked
+        return grant_credits(project.organization, AI_CREDITS, CREDIT, **asked)
+
+    first = grant()
+    assert grant() == first
+    for other in ({"starts_at": None}, {"priority": 1}, {"expires_at": start + timedelta(days=1)}):
+        with pytest.raises(ValueError, match="different"):
+            grant(**other)
+    for key in ("k" * (LONGEST_KEY + 1), "k\n"):
+        with pytest.raises(ValueError, match="printable"):
+            grant(idempotency_key=key)
+    assert CreditGrant.objects.count() == 1
+
+
+def test_a_grant_is_live_in_the_future_and_between_the_years_2000_and_3000():
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    tick = timedelta.resolution
+    first = datetime(2000, 1, 1, tzinfo=UTC)
+    check_times(first, None, now)
+    check_times(first, now + tick, now)
+    check_times(FAR_FUTURE - tick, None, now)
+    check_times(now, FAR_FUTURE - tick, now)
+    for starts_at, expires_at in (
+        (first - tick, None),
+        (FAR_FUTURE, None),
+        (first, now),
+        (now + tick, now + tick),
+        (now, FAR_FUTURE),
+    ):
+        with pytest.raises(ValueError, match="A grant must"):
+            check_times(starts_at, expires_at, now)
 
 
 def test_the_audit_trail_says_who_took_a_grant_back_and_why(project):

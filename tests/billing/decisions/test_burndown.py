@@ -6,6 +6,7 @@ from hypothesis import given, settings
 
 from billing.decisions.burndown import Grant, LimitTerms, balance_at
 from billing.decisions.timeline import Timeline
+from billing.models import Limit
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import Scenario, instants, scenarios
@@ -50,6 +51,35 @@ def test_it_agrees_with_replaying_every_event(scenario, now):
     assert dict(found.grants_left) == expected.grants_left
     if found.limit is not None:
         assert found.overdrawn == expected.uncovered
+
+
+def test_a_grant_covers_usage_before_a_later_grant_starts():
+    grants = [Grant(1, 100, day(1)), Grant(2, 100, day(10)), Grant(3, 100, day(11))]
+
+    assert balance(day(6), [(day(5), 60)], grants=grants).grants_left == {1: 40}
+    later = balance(day(12), [(day(5), 60), (day(10), 70)], grants=grants)
+    assert later.grants_left == {1: 0, 2: 70, 3: 100}
+
+
+def test_usage_and_grants_count_from_their_first_instant_and_micro_credit():
+    assert balance(day(5), [(day(5), 60)], limit=100).allowance_left == 40
+    covered = balance(day(5), [(day(5), 61)], limit=60, grants=[Grant(1, 5, day(5))])
+    assert (covered.grants_left, covered.overdrawn) == ({1: 4}, 0)
+
+
+def test_a_limit_set_as_a_period_ends_belongs_to_the_next():
+    terms = [LimitTerms(NEVER_SET, 50), LimitTerms(day(1, month=4), 10)]
+
+    def limit_at(now):
+        return balance_at(now, calendars=MONTHS, terms=terms, grants=[], usage={}).limit
+
+    assert (limit_at(day(20)), limit_at(day(20, month=4))) == (50, 10)
+
+
+def test_a_limit_that_cuts_time_like_the_one_before_adds_no_calendar():
+    limits = [Limit(set_at=day(at), anchor_day=anchor) for at, anchor in ((1, 9), (2, 9), (3, 1))]
+
+    assert [calendar.anchor_day for calendar in Timeline(limits).calendars] == [1, 9, 1]
 
 
 def test_the_limit_is_used_before_any_grant():

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.decisions.burndown import Grant, LimitTerms, stretch_at
-from billing.decisions.decision import FAR_FUTURE, Snapshot, State, decide
+from billing.decisions.decision import (
+    FAR_FUTURE,
+    CapUse,
+    ReachedCap,
+    Snapshot,
+    State,
+    decide,
+)
 from billing.periods import Calendar
 from quota.reasons import Reason
 from tests.billing.brute_force import simulate
@@ -105,6 +112,30 @@ def test_what_was_too_little_for_a_call_counts_as_nothing_for_the_rest_of_the_pe
 
 
 @pytest.mark.parametrize(
+    ("left", "reason"), [(1, Reason.INSUFFICIENT_REMAINING), (0, Reason.LIMIT_REACHED)]
+)
+def test_only_credits_that_are_used_up_have_reached_the_limit(left, reason):
+    found = snapshot(1000, 1000 - left, insufficient_micro=5, insufficient_at=NOW)
+
+    assert (decide(found).reason, decide(found).binding_scope) == (reason, "organization")
+    assert decide(snapshot(1000, 1)).binding_scope is None
+
+
+def test_one_micro_credit_can_reach_every_threshold():
+    assert decide(snapshot(1, 1)).reached == (80, 100)
+
+
+@pytest.mark.parametrize(("usage", "reached"), [(11, False), (12, True), (13, True)])
+def test_a_cap_is_reached_when_all_of_it_is_used(usage, reached):
+    caps = [CapUse("user", "ann", 12, usage), CapUse("project", "7", 0, 0)]
+    found = decide(snapshot(1000, 100, caps=caps)).reached_caps
+
+    of_nothing = ReachedCap("project", "7", Reason.PROJECT_CAP_REACHED, FAR_FUTURE)
+    of_the_user = ReachedCap("user", "ann", Reason.USER_CAP_REACHED, PERIOD_END)
+    assert found == ((of_the_user, of_nothing) if reached else (of_nothing,))
+
+
+@pytest.mark.parametrize(
     ("marked", "since"),
     [(None, NOW), (PERIOD_START, PERIOD_START), (PERIOD_START - DAY, NOW), (NOW - DAY, NOW - DAY)],
 )
@@ -177,6 +208,8 @@ class TestGrace:
         raised = replace(raised, terms=[*raised.terms, LimitTerms(NOW + DAY, 2000)])
 
         assert decide(raised).grace_began_at is None
+        as_grace_began = replace(raised, grace_began_at=NOW + DAY)
+        assert decide(as_grace_began).grace_began_at == NOW + DAY
         still_exhausted = replace(raised, usage={PERIOD_START: 2000})
         assert decide(still_exhausted).grace_began_at == NOW
 
@@ -193,6 +226,9 @@ class TestGrace:
             )
         )
         assert again.suspended_until == PERIOD_END + 4 * DAY
+
+    def test_a_grace_may_begin_with_its_period(self):
+        assert self.at(NOW, since=PERIOD_START).grace_began_at == PERIOD_START
 
     def test_there_is_no_grace_without_credits_to_use_up(self):
         assert self.at(NOW, limit=0, usage=0).state is State.LIMITED
@@ -254,6 +290,7 @@ class TestGrants:
 
         assert decide(snapshot(5, 0, grants=[expiring])).valid_until == NOW + 2 * DAY
         assert decide(snapshot(5, 0, grants=[expiring, starting])).valid_until == NOW + DAY
+        assert decide(snapshot(5, 0, grants=[Grant(3, 10, NOW)])).valid_until == PERIOD_END
 
 
 def test_the_new_period_starts_from_its_own_usage():

@@ -10,8 +10,8 @@ from django.utils import timezone
 from billing import retries
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
-from billing.ingestion import ledger, ledger_rows, quarantine
-from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
+from billing.ingestion import events, ledger, ledger_rows, quarantine
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, NEWEST, OLDEST, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from billing.organizations import create_project
@@ -53,6 +53,7 @@ def test_a_ledger_row_has_every_field_of_its_event(project):
         False,
     )
     assert (row.http_status, row.service_tier, row.trace_id) == (200, "standard", "trace-1")
+    assert (row.group, row.debited_micro) == ("", 0)
     assert str(row.task_run_id) == event["properties"]["task_run_id"]
     assert row.price_version == "genai-prices 0.0.40"
 
@@ -79,6 +80,20 @@ def test_usage_before_and_after_the_end_of_a_period_is_counted_where_it_occurred
     totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
     assert totals[0] == (start, 12 * CREDIT)
     assert sum(micro for _, micro in totals) == 36 * CREDIT
+
+
+def test_usage_at_the_end_of_a_stretch_counts_in_the_next_one(project):
+    start = account_of(project.organization).period_start
+    book(*(usage_event(project, at=at) for at in (start - timedelta(seconds=1), start)))
+    totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
+    assert totals[0] == (start, 12 * CREDIT)
+    assert totals[1][1] == 12 * CREDIT
+
+
+def test_usage_after_an_event_that_nobody_pays_counts(project):
+    unpaid = usage_event(project, properties={"$ai_billable": False})
+    assert statuses(unpaid, usage_event(project)) == ["accepted", "accepted"]
+    assert used(project.organization) == 12 * CREDIT
 
 
 def test_inserted_rows_have_all_columns_of_the_ledger():
@@ -240,6 +255,8 @@ def test_an_invalid_field_that_affects_money_quarantines_the_event(project, prop
         ({"group": "gateway:epoch", "debited_micro": -5}, "debit_invalid"),
         ({"group": "g", "debited_micro": MAXIMUM_DEBIT_MICRO + 1}, "debit_invalid"),
         ({"group": "ü", "debited_micro": 5}, "group_invalid"),
+        ({"group": "g" * 101, "debited_micro": 5}, "group_invalid"),
+        ({"group": "g\0", "debited_micro": 5}, "group_invalid"),
         ({"group": 7, "debited_micro": 5}, "group_invalid"),
         ({"debited_micro": 5}, "group_invalid"),
         ({"hold_id": "mine"}, "group_invalid"),
@@ -248,6 +265,42 @@ def test_an_invalid_field_that_affects_money_quarantines_the_event(project, prop
 def test_an_event_with_an_invalid_envelope_is_quarantined(project, envelope, reason):
     assert reasons(usage_event(project) | envelope) == [reason]
     assert not UsageEvent.objects.exists()
+
+
+def test_the_longest_group_and_the_largest_debit_are_booked(project):
+    event = usage_event(project) | {"group": "g" * 100, "debited_micro": MAXIMUM_DEBIT_MICRO}
+    assert statuses(event) == ["accepted"]
+    row = UsageEvent.objects.get()
+    assert (row.group, row.debited_micro) == ("g" * 100, MAXIMUM_DEBIT_MICRO)
+
+
+@pytest.mark.parametrize("written", ["2026-03-01T12:00:00", "2026-03-01T14:00:00+02:00"])
+def test_a_time_without_a_zone_is_in_utc(written):
+    event = events.read(
+        usage_event(Project(pk=1, organization_id=uuid.UUID(int=7)), timestamp=written),
+        datetime(2026, 3, 1, 12, tzinfo=UTC),
+    )
+    assert event.occurred_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("off", "reason"),
+    [
+        (-OLDEST, None),
+        (-OLDEST - timedelta.resolution, "timestamp_too_old"),
+        (NEWEST, None),
+        (NEWEST + timedelta.resolution, "timestamp_in_future"),
+    ],
+)
+def test_a_time_may_be_off_so_far(off, reason):
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    item = usage_event(Project(pk=1, organization_id=uuid.UUID(int=7)), at=now + off)
+    if reason is None:
+        assert events.read(item, now).occurred_at == now + off
+    else:
+        with pytest.raises(UnbookableEvent) as raised:
+            events.read(item, now)
+        assert raised.value.reason == reason
 
 
 def test_invalid_descriptive_fields_do_not_stop_a_booking(project):
@@ -274,6 +327,22 @@ def test_invalid_descriptive_fields_do_not_stop_a_booking(project):
     assert row.latency_ms is row.http_status is row.task_run_id is None
     assert row.trace_id == row.service_tier == ""
     assert row.is_error is False
+
+
+def test_texts_are_cut_to_their_columns(project):
+    longest = {
+        "$ai_model": 200,
+        "$ai_provider": 100,
+        "$ai_trace_id": 200,
+        "$ai_service_tier": 40,
+        "price_version": 100,
+    }
+    texts = {name: "x" * (length + 50) for name, length in longest.items()}
+    book(usage_event(project, properties=texts, distinct_id="x" * 250))
+    row = UsageEvent.objects.get()
+    stored = (row.model, row.provider, row.trace_id, row.service_tier, row.price_version)
+    assert [len(text) for text in stored] == list(longest.values())
+    assert len(row.distinct_id) == 200
 
 
 class TestProducts:

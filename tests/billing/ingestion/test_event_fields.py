@@ -5,13 +5,42 @@ from decimal import Decimal
 
 import pytest
 
+from billing.ingestion.batches import parse_json
 from billing.ingestion.events import (
     NestedTooDeeply,
     canonical,
     corrected_uuid,
+    count,
     http_status,
     milliseconds,
+    text,
 )
+
+
+@pytest.mark.parametrize("number", [0, 1, 10**12])
+def test_a_whole_number_of_a_plausible_size_is_a_count(number):
+    assert count(number) == number
+
+
+@pytest.mark.parametrize("number", [-1, 10**12 + 1, True, "1", 1.0, Decimal(1), None])
+def test_anything_else_is_no_count(number):
+    assert count(number) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("four", "four"),
+        ("fours", "four"),
+        ("a\0b", "a\ufffdb"),
+        ("\ud800", "?"),
+        ("éééé\0", "éééé"),
+        (4, ""),
+        (None, ""),
+    ],
+)
+def test_a_text_is_cut_and_has_only_what_a_column_can_hold(value, expected):
+    assert text(value, 4) == expected
 
 
 @pytest.mark.parametrize("status", [100, 200, 999])
@@ -52,6 +81,12 @@ def test_a_payload_nested_too_deeply_has_no_text():
         canonical(item)
     while item:  # freed step by step
         item = item[0]
+
+
+def test_a_number_with_more_than_a_hundred_digits_stays_text():
+    digits = "9" * 100
+    assert parse_json(digits) == int(digits)
+    assert parse_json(digits + "9") == digits + "9"
 
 
 @pytest.mark.parametrize("junk", [None, "text", [], {}, {"hold_id": 7}, {"hold_id": "nonsense"}])

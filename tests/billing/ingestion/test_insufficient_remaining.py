@@ -4,11 +4,14 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from django.db import OperationalError
 
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.decisions.burndown import Grant
 from billing.decisions.decision import State, decide
+from billing.ingestion import insufficient_remaining
+from billing.retries import DatabaseBusy
 from quota import gate
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS
@@ -69,6 +72,28 @@ def test_a_remainder_that_was_never_there_limits_nobody(nearly_out, tell):
     assert tell(nearly_out, 400_000).json() == {"limited": False}
 
 
+def test_a_report_that_nothing_is_left_lifts_nothing(nearly_out, tell):
+    tell(nearly_out, 400_000)
+
+    assert tell(nearly_out, 0).json() == {"limited": True}
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(DatabaseBusy("too slow"), 429), (OperationalError("away"), 503)]
+)
+def test_a_slow_or_unavailable_database_asks_for_a_retry(
+    nearly_out, tell, monkeypatch, failure, status
+):
+    def fail(**report):
+        raise failure
+
+    monkeypatch.setattr(insufficient_remaining, "report", fail)
+    answer = tell(nearly_out, 400_000)
+
+    assert answer.status_code == status
+    assert int(answer["Retry-After"]) >= 1
+
+
 def test_events_under_way_are_subtracted_from_what_is_left(nearly_out, tell):
     """The gateway has already spent them when it reports."""
     assert tell(nearly_out, 40_000).json() == {"limited": False}
@@ -88,7 +113,7 @@ def test_only_a_gateway_can_report_and_only_about_existing_accounts(nearly_out, 
     assert tell(nearly_out, 1, HTTP_AUTHORIZATION="Bearer wrong").status_code == 401
     stranger.organization_id = "0b6f7f9e-3c7e-4d50-9f0e-6d1f7a6a3f11"
     assert tell(stranger, 1).status_code == 404
-    for nonsense in (None, -1, "much", 2**63):
+    for nonsense in (None, -1, "much", "5", 5.0, True, 2**63):
         assert tell(nearly_out, nonsense).status_code == 400
     assert not gate.check(nearly_out).limited
 

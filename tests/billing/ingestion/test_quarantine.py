@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import UnbookableEvent
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
 from billing.organizations import create_project
@@ -130,6 +130,58 @@ def test_discarding_gives_the_group_back_what_it_debited(project):
     assert [result.status for result in book(event)] == ["duplicate"]
 
 
+@pytest.mark.parametrize("conflicts", [True, False])
+def test_a_discarded_event_whose_uuid_is_taken_or_invalid_gets_another(project, conflicts):
+    event = held(usage_event(project), 12 * CREDIT)
+    if conflicts:
+        book(event)
+    kept = set_aside({**event, "distinct_id": "ann", **({} if conflicts else {"uuid": "none"})})
+
+    quarantine.discard(kept)
+
+    row = UsageEvent.objects.get(kind="discarded")
+    assert (row.debited_micro, row.payload_sha256) == (12 * CREDIT, kept.payload_sha256)
+    assert str(row.uuid) != event["uuid"]
+
+
+def test_an_event_without_a_valid_uuid_corrects_nothing(project):
+    hold = str(uuid.uuid4())
+    kept = set_aside(held(usage_event(project), 12 * CREDIT) | {"uuid": "none", "hold_id": hold})
+
+    row = quarantine.book_now(kept)
+
+    assert (row.kind, row.adjusts, row.credits_micro) == ("usage", None, 12 * CREDIT)
+
+
+def test_an_event_that_nobody_pays_is_booked_on_no_account(project):
+    unpaid = {"$ai_billable": False, "project_id": None}
+    kept = set_aside(usage_event(project, properties=unpaid))
+
+    row = quarantine.book_now(kept, project=project)
+
+    assert (row.account, row.credits_micro) == (None, 0)
+
+
+def test_an_organization_without_accounts_gets_them_when_an_event_is_booked_by_hand(project):
+    imported = Project.objects.create(
+        organization=Organization.objects.create(name="Imported"), name="Main"
+    )
+    kept = set_aside(usage_event(project, properties={"project_id": None}))
+
+    quarantine.book_now(kept, project=imported)
+
+    assert used(imported.organization) == 12 * CREDIT
+
+
+def test_a_long_name_of_who_decided_is_cut(project):
+    kept = set_aside(None)
+
+    quarantine.discard(kept, actor="a" * 300)
+
+    kept.refresh_from_db()
+    assert kept.resolved_by == "a" * 200
+
+
 @pytest.mark.parametrize("cost", ["0.10", "0"])
 def test_a_discarded_event_stays_discarded_when_it_is_delivered_again(project, monkeypatch, cost):
     early = usage_event(project, cost, at=timezone.now() + timedelta(minutes=12))
@@ -216,6 +268,26 @@ def test_a_debit_of_an_account_that_nobody_knows_is_not_given_back(project, acco
     assert not UsageEvent.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("debited", "given_back"),
+    [
+        (MAXIMUM_DEBIT_MICRO, MAXIMUM_DEBIT_MICRO),
+        (-1, -1),
+        (0, None),
+        (MAXIMUM_DEBIT_MICRO + 1, None),
+        ("5", None),
+        (True, None),
+    ],
+)
+def test_only_a_debit_that_could_be_booked_is_given_back(project, debited, given_back):
+    kept = set_aside(held(usage_event(project, "NaN"), debited))
+
+    quarantine.discard(kept)
+
+    rows = UsageEvent.objects.values_list("debited_micro", flat=True)
+    assert list(rows) == ([] if given_back is None else [given_back])
+
+
 @pytest.mark.parametrize("junk", [None, 7, {}, "text", [[]], {"group": "g", "debited_micro": 1}])
 def test_junk_is_discarded_without_a_trace_in_the_ledger(project, junk):
     kept = set_aside(junk)
@@ -259,6 +331,15 @@ class TestRefunds:
             with pytest.raises(refunds.NotRefundable):
                 refunds.refund(row)
         assert used(project.organization) == 0
+
+    def test_a_correction_is_refunded_with_its_event_only(self, project):
+        event = usage_event(project)
+        correction = usage_event(project, "0.05", hold_id=event["uuid"])
+        book(event, correction)
+
+        with pytest.raises(refunds.NotRefundable):
+            refunds.refund(UsageEvent.objects.get(pk=correction["uuid"]))
+        assert used(project.organization) == 18 * CREDIT
 
     def test_an_event_corrected_upwards_after_a_refund_is_refunded_again(self, project):
         event = usage_event(project)

@@ -28,6 +28,7 @@ from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
+from projects.models import Organization, Project
 from quota.caps import in_force
 from quota.models import SetMember
 from quota.resources import AI_CREDITS
@@ -94,7 +95,28 @@ def test_events_that_arrive_after_the_refund_are_given_back_too(project):
     assert used(project.organization) == 0
     assert UsageEvent.objects.filter(kind="refund").count() == 1
     assert REFUNDED_MICRO.labels("SandboxMissing")._value.get() == before + 12 * CREDIT
+    [entry] = AuditEntry.objects.filter(action=AuditEntry.Action.EVENT_REFUNDED)
+    assert (entry.organization, entry.details["credits_micro"]) == (
+        project.organization,
+        12 * CREDIT,
+    )
     assert faults(project) == []
+
+
+def test_texts_of_a_refund_are_cut_to_their_columns(project):
+    since = timezone.now()
+    texts = {"reason": "r" * 300, "actor": "a" * 300}
+    refund_attempt(RUN, project, since, since + timedelta(hours=1), **texts)
+    refund_run(RUN, project, **texts)
+
+    for made in (AttemptRefund.objects.get(), RunRefund.objects.get()):
+        assert (made.reason, made.actor) == ("r" * 200, "a" * 200)
+
+
+def test_accounts_are_made_before_a_refund_so_that_it_can_lock_them(db):
+    organization = Organization.objects.create(name="Imported")
+    refund(Project.objects.create(organization=organization, name="Main"))
+    assert organization.accounts.count() == 2
 
 
 def test_an_event_that_waits_in_the_quarantine_is_given_back_when_it_is_booked(project):

@@ -1,8 +1,10 @@
 """`POST /api/usage_events/` answers any body clearly, and never books half of an event."""
 
 import gzip
+import io
 import json
 import threading
+from typing import ClassVar
 
 import pytest
 from django.db import OperationalError, connection
@@ -10,7 +12,13 @@ from django.utils import timezone
 
 from billing import metrics
 from billing.ingestion import ledger, quarantine, views
-from billing.ingestion.batches import MAXIMUM_BYTES
+from billing.ingestion.batches import (
+    MAXIMUM_BYTES,
+    MAXIMUM_DISCARDED,
+    BatchParser,
+    BatchTooLarge,
+)
+from billing.ingestion.events import NestedTooDeeply
 from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
 from projects.credentials import issue_personal_api_key
@@ -124,6 +132,12 @@ def test_an_item_of_any_shape_is_quarantined_and_can_be_read_again(project, deli
     assert kept.payload.isascii()
 
 
+class Body(io.BytesIO):
+    """A request, as far as the parser knows it."""
+
+    META: ClassVar = {}
+
+
 class TestSize:
     def test_a_thousand_events_are_a_batch_and_one_more_is_not(self, project, deliveries):
         event = usage_event(project)
@@ -138,6 +152,15 @@ class TestSize:
         assert deliveries.post(fits + b" ").status_code == 413
         assert deliveries.post(gzip.compress(fits), **GZIP).status_code == 200
         assert deliveries.post(gzip.compress(fits + b" "), **GZIP).status_code == 413
+
+    @pytest.mark.parametrize("excess", [1, MAXIMUM_BYTES, MAXIMUM_DISCARDED, MAXIMUM_DISCARDED + 1])
+    def test_the_rest_of_a_body_is_read_before_it_is_refused_but_not_without_end(self, excess):
+        body = Body(bytes(MAXIMUM_BYTES + 1 + excess))
+
+        with pytest.raises(BatchTooLarge):
+            BatchParser().parse(body)
+
+        assert body.tell() == MAXIMUM_BYTES + 1 + min(excess, MAXIMUM_DISCARDED)
 
     def test_a_gzip_bomb_is_not_unpacked(self, deliveries):
         bomb = gzip.compress(b"[" + b" " * 20_000_000 + b"]")
@@ -197,6 +220,13 @@ class TestBackpressure:
         assert int(response["Retry-After"]) >= 1
         assert used(project.organization) == 0
         assert deliveries.statuses(event) == ["accepted"]
+
+    def test_an_item_nested_too_deeply_to_be_stored_is_400(self, project, deliveries, monkeypatch):
+        def fail(items):
+            raise NestedTooDeeply
+
+        monkeypatch.setattr(ledger, "book", fail)
+        assert deliveries.post([usage_event(project)]).status_code == 400
 
     @pytest.mark.parametrize("rule", ["check", "trigger"])
     def test_an_account_whose_rows_the_database_rejects_does_not_stop_others(

@@ -10,7 +10,7 @@ import pytest
 from gateway.metering import meter_for
 from gateway.metering.excerpt import MAX_VALUE
 from gateway.metering.meter import MAX_HELD_BACK, MAX_KEPT
-from tests.gateway.fake_provider import CHAT_USAGE
+from tests.gateway.fake_provider import CHAT_USAGE, messages_stream, response_stream
 
 START = '{"type":"message_start","message":{"usage":{"input_tokens":100,"output_tokens":1}}}'
 DELTA = '{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20}}'
@@ -21,7 +21,7 @@ FORMS = {
     "plain": f"data: {START}\n\ndata: {DELTA}\n\ndata: {STOP}\n\n",
     "no space": f"data:{START}\n\ndata:{DELTA}\n\ndata:{STOP}\n\n",
     "named before": f"event: message_start\ndata: {START}\n\nevent:message_delta\ndata: {DELTA}\n\n"
-    f"event: message_stop\ndata: {UNTYPED_STOP}\n\n",
+    f"event:message_stop\ndata: {UNTYPED_STOP}\n\n",
     "named after": f"data: {START}\nevent: message_start\n\ndata: {DELTA}\nevent: x\n\n"
     f"data: {STOP}\nevent: message_stop\n\n",
     "comments and other fields": f": hi\n\nid: 1\ndata: {START}\nretry: 5\n:\n\nnonsense\n"
@@ -47,7 +47,7 @@ def test_a_stream_in_any_form_is_read_wherever_it_is_cut(form: str, end: str) ->
         meter = meter_for("messages", stream=True, hide_usage=False)
         assert meter.feed(data[:cut]) + meter.feed(data[cut:]) == data
         assert meter.end() == b""
-        assert (meter.complete, meter.failed) == (True, False), cut
+        assert (meter.finished, meter.complete, meter.failed) == (True, True, False), cut
         assert (meter.usage().input, meter.usage().output) == (100, 20), cut
 
 
@@ -153,6 +153,125 @@ def test_usage_is_taken_out_of_a_stream_with_lines_of_any_length(length: int, st
     shown = b"".join(meter.feed(data[at : at + step]) for at in range(0, len(data), step))
     assert shown + meter.end() == before + after
     assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b""], ids=["blank line", "no blank line"])
+def test_usage_in_a_long_last_line_counts(end: bytes) -> None:
+    chunk = {"x": "x" * 2 * MAX_KEPT, "choices": [], "usage": CHAT_USAGE}
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    data = f"data: {json.dumps(chunk)}".encode() + end
+    for at in range(0, len(data), 1_000):
+        meter.feed(data[at : at + 1_000])
+    meter.end()
+    assert (meter.complete, meter.unreadable) == (True, False)
+
+
+@pytest.mark.parametrize("next_line", [(b"id: 7",), (b"i", b"d: 7")])
+def test_a_long_line_may_end_with_the_carriage_return_that_ends_a_chunk(
+    next_line: tuple[bytes, ...],
+) -> None:
+    chunk = {"x": "x" * 2 * MAX_KEPT, "choices": [], "usage": CHAT_USAGE}
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    for each in (f"data: {json.dumps(chunk)}\r".encode(), *next_line, b"\r\r"):
+        meter.feed(each)
+    assert (meter.usage().output, meter.unreadable) == (20, False)
+
+
+def test_a_long_comment_is_passed_on_and_not_read() -> None:
+    comment = b":" + b"x" * 2 * MAX_KEPT
+    usage = f"data: {json.dumps({'choices': [], 'usage': CHAT_USAGE})}\n\n".encode()
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    assert meter.feed(comment) + meter.feed(usage) == comment + usage
+    assert meter.usage() is None
+
+
+USAGE_CHUNK = json.dumps({"choices": [], "usage": CHAT_USAGE}).encode()
+BEGINNING, END = USAGE_CHUNK[:13], USAGE_CHUNK[13:]  # within the white space after a comma
+
+
+def test_a_usage_chunk_of_several_lines_is_hidden() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    assert meter.feed(b"data: " + BEGINNING + b"\ndata: " + END + b"\n\n") == b""
+    assert meter.usage().output == 20
+
+
+def test_a_long_comment_within_an_event_is_not_its_data() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    comment = b":" + b"x" * 2 * MAX_KEPT
+    for piece in (b"data: " + BEGINNING + b"\n", comment, b"\ndata: " + END, b"\n\n"):
+        meter.feed(piece)
+    assert (meter.usage().output, meter.unreadable) == (20, False)
+
+
+def test_lines_of_data_are_joined_by_a_line_break() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b'data: {"choices":[],"usage":{"completion_tokens":1,"prompt_tokens":1\n')
+    meter.feed(b"data:00}}\n\n")
+    assert (meter.usage(), meter.unreadable) == (None, True)
+
+
+def test_an_event_after_one_that_cannot_be_read_counts() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b'data: {"choices":\n\n')
+    assert meter.unreadable
+    meter.feed(b"data: " + USAGE_CHUNK + b"\n\n")
+    assert (meter.usage().output, meter.unreadable) == (20, False)
+
+
+def test_data_that_cannot_be_read_after_the_end_or_an_error_does_no_harm() -> None:
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    meter.feed(FORMS["plain"].encode() + b"data: {junk\n\n")
+    assert (meter.complete, meter.unreadable) == (True, False)
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    meter.feed(b"event: error\ndata: overloaded\n\n")
+    assert (meter.finished, meter.failed, meter.unreadable) == (False, True, False)
+
+
+def test_an_event_that_the_end_cuts_off_is_unreadable() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b"data: " + USAGE_CHUNK[:-1])
+    meter.end()
+    assert (meter.usage(), meter.unreadable) == (None, True)
+
+
+def test_a_chat_stream_has_finished_when_the_connection_ends() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b"data: " + USAGE_CHUNK + b"\n\n")
+    assert not meter.finished
+    meter.end()
+    assert (meter.finished, meter.complete) == (True, True)
+
+
+def test_a_mark_of_utf8_is_only_one_at_the_beginning() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b": hi\n\n")
+    meter.feed(b"\xef\xbb\xbfdata: " + USAGE_CHUNK + b"\n\n")
+    assert meter.usage() is None
+
+
+def test_a_comment_between_events_is_passed_on_at_once() -> None:
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    assert meter.feed(b": alive\n") == b": alive\n"
+    said = b'data: {"choices":[{"delta":{"content":"x"}}]}\n'
+    pieces = (said, b": within the event\n", b"\n")
+    assert [meter.feed(piece) for piece in pieces] == [b"", b"", b"".join(pieces)]
+
+
+def test_usage_is_hidden_after_an_event_of_any_length() -> None:
+    beginning, end = b'data: {"choices":[],"x":"', b'"}\n'
+    for length in (0, MAX_HELD_BACK - len(beginning + end) - 1):
+        event = beginning + b"x" * length + end
+        meter = meter_for("chat", stream=True, hide_usage=True)
+        assert meter.feed(event) + meter.feed(b"\n") == event + b"\n"
+        assert meter.feed(b"data: " + USAGE_CHUNK + b"\n") + meter.feed(b"\n") == b""
+        assert meter.usage().output == 20
+
+
+@pytest.mark.parametrize("kind", ["messages", "responses"])
+def test_only_a_chat_has_events_that_can_be_hidden(kind: str) -> None:
+    stream = {"messages": messages_stream(), "responses": response_stream()}[kind]
+    meter = meter_for(kind, stream=True, hide_usage=True)
+    assert b"".join(map(meter.feed, stream)) + meter.end() == b"".join(stream)
 
 
 def test_a_usage_chunk_too_long_to_be_held_back_is_passed_on_and_counts() -> None:

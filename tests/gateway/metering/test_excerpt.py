@@ -1,8 +1,19 @@
 """An excerpt has the members of its shape, wherever the value is cut."""
 
+import msgspec
 import pytest
 
-from gateway.metering.excerpt import MAX_KEY, MAX_VALUE, MAX_WORD, TOO_LONG, Excerpt, Leaf
+from gateway.metering.excerpt import (
+    MAX_KEY,
+    MAX_VALUE,
+    MAX_WORD,
+    TOO_LONG,
+    Excerpt,
+    Leaf,
+    Text,
+    shape_of,
+)
+from gateway.metering.reading import Form
 
 SHAPE = {
     "whole": Leaf.WHOLE,
@@ -53,6 +64,7 @@ VALUES = [
     (b'{"text":["four"]}', b'{"text":null}'),
     # members
     (b"{}", SAME),
+    (b'{"":1,"number":2}', b'{"number":2}'),
     (b'\xef\xbb\xbf { "number" : 1 , "text" : "a" } ', b'{"number":1,"text":1}'),
     (b'{"other":{"number":1},"inner":{"number":2}}', b'{"inner":{"number":2}}'),
     (
@@ -72,12 +84,41 @@ VALUES = [
 MALFORMED = [
     b'{"number":}', b'{"number" 1}', b'{"number"=1}', b"{,}", b'{"number":1,}', b'{"number":1]',
     b'{"number":1 "text":2}', b'{"list":[1}', b'{"list":[,]}', b'{"list":[]]}', b"{} {}", b"{}x",
-    b"{1:2}", b'{"inner":{"number":1]}',
+    b"{1:2}", b'{"inner":{"number":1]}', b'{\xef\xbb\xbf"number":1}',
 ]  # fmt: skip
 UNFINISHED = [
     b"", b"{", b'{"number', b'{"number"', b'{"number":', b'{"number":1', b'{"number":1,',
     b'{"text":"four', b'{"other":[1', b'{"whole":{"a":1}',
 ]  # fmt: skip
+
+
+class Inner(msgspec.Struct):
+    number: int
+    texts: list[Text] | None = None
+
+
+class Outer(msgspec.Struct):
+    whole: msgspec.Raw
+    word: str | None
+    number: int | None
+    text: Text
+    inner: Inner | None
+    items: list[Inner | None] = msgspec.field(name="list")
+
+
+def test_the_shape_of_a_struct_has_a_leaf_for_each_field():
+    inner = {"number": Leaf.NUMBER, "texts": [Leaf.TEXT]}
+    assert shape_of(Outer) == {
+        "whole": Leaf.WHOLE,
+        "word": Leaf.WORD,
+        "number": Leaf.NUMBER,
+        "text": Leaf.TEXT,
+        "inner": inner,
+        "list": [inner],
+    }
+    excerpt = Form(Inner).excerpt()
+    excerpt.feed(b'{"texts":["four"],"number":7,"other":1}')
+    assert excerpt.result() == b'{"texts":[4],"number":7}'
 
 
 def excerpt_of(*pieces: bytes) -> bytes | None:

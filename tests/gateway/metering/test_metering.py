@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metering import meter_for
-from gateway.metering.meter import MAX_HELD_BACK
+from gateway.metering.meter import MAX_HELD_BACK, MAX_KEPT
 from gateway.metering.usage import ExtraUsage, Usage
 from tests.gateway.conftest import MODEL
 from tests.gateway.fake_provider import (
@@ -150,6 +150,7 @@ ITERATIONS = [
     {"type": "fallback_message", "model": "claude-haiku-4-5", "input_tokens": 40,
      "output_tokens": 8},
     {"type": "something new", "input_tokens": 10**9},
+    {"type": "compaction"},
 ]  # fmt: skip
 
 
@@ -172,6 +173,7 @@ def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
     assert reported.extra == (
         ExtraUsage(None, Usage(1_000, 7, 10, 20, 50)),
         ExtraUsage("claude-opus-4-5", Usage(500, output=9)),
+        ExtraUsage(None, Usage()),
     )
     total = reported.total()
     assert (total.input, total.output, total.all_input) == (1_600, 79, 1_637)
@@ -213,6 +215,29 @@ def test_openai_cache_writes_are_counted_separately(kind: str, prefix: str, outp
     meter.end()
     reported = meter.usage()
     assert (reported.input, reported.cache_read, reported.cache_write_5m) == (30, 10, 60)
+
+
+@pytest.mark.parametrize("prefix", ["prompt", "input"])
+def test_no_part_of_the_input_exceeds_what_the_others_leave(prefix: str) -> None:
+    kind = {"prompt": "chat", "input": "responses"}[prefix]
+    output = {"prompt": "completion_tokens", "input": "output_tokens"}[prefix]
+    for cached, written, lasting, expected in (
+        (10, 95, 0, (0, 10, 90, 0)),
+        (10, 95, 95, (0, 10, 0, 90)),
+        (101, 5, 0, (0, 100, 0, 0)),
+    ):
+        details = {
+            "cached_tokens": cached,
+            "cache_write_tokens": written,
+            "cache_write_tokens_details": {"ttl_12h_tokens": lasting},
+        }
+        usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details, output: 5}
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        meter.feed(json.dumps({"usage": usage}).encode())
+        meter.end()
+        reported = meter.usage()
+        writes = reported.cache_write_5m, reported.cache_write_12h
+        assert (reported.input, reported.cache_read, *writes) == expected
 
 
 def test_a_line_without_end_is_not_kept() -> None:
@@ -264,6 +289,18 @@ def test_an_event_without_data_is_no_error() -> None:
         meter = meter_for(kind, stream=True, hide_usage=False)
         meter.feed(b"event: error\n\n")
         assert not meter.failed
+        meter.feed(b"data: {}\n\n")
+        assert not meter.failed, "the name belonged to the event before"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2 * MAX_KEPT])
+@pytest.mark.parametrize("end", [b"", b"\n\n"], ids=["cut", "whole"])
+def test_an_error_event_of_any_length_counts_even_if_it_is_the_last(kind, size, end) -> None:
+    meter = meter_for(kind, stream=True, hide_usage=False)
+    meter.feed(b"event: error\ndata: " + b"x" * size + end)
+    meter.end()
+    assert meter.failed
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,55 @@ def test_a_message_ends_when_it_says_so() -> None:
     assert (cut.finished, cut.complete) == (True, False), "its output was not reported at the end"
     again = stream("messages", START, ENDED, {**ENDED, "delta": {}}, STOP)
     assert again.complete, "the usage came again after the reason to stop"
+    assert not stream("messages", START, {**ENDED, "usage": None}, STOP).complete
+    assert not stream("messages", START, {**ENDED, "usage": None}).complete
+    assert not stream("messages", START, {**ENDED, "delta": {}}).complete
+    only_output = {**ENDED, "usage": {"output_tokens": 5}}
+    assert not stream("messages", only_output, STOP).complete, "its input was never reported"
+
+
+def test_text_and_thinking_that_begin_a_block_count() -> None:
+    for block in ({"text": "x" * 40}, {"thinking": "x" * 40}):
+        begun = {"type": "content_block_start", "content_block": block}
+        assert stream("messages", begun).unreported_output == 10
+
+
+@pytest.mark.parametrize("kind", ["messages", "chat", "responses"])
+def test_nothing_is_wrong_before_something_is_reported(kind: str) -> None:
+    meter = stream(kind, {"type": "ping"})
+    assert (meter.failed, meter.unreadable, meter.input_reported) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "failed"),
+    [
+        ("messages", {"type": "message", "usage": USAGE}, False),
+        ("messages", {"type": "error"}, True),
+        ("messages", {"error": {"type": "overloaded_error"}}, True),
+        ("chat", {"object": "chat.completion"}, False),
+        ("chat", {"object": "error"}, True),
+        ("chat", {"error": {"code": 500}}, True),
+        ("responses", {"status": "completed"}, False),
+        ("responses", {"status": "failed"}, True),
+    ],
+)
+def test_a_document_has_failed_if_it_says_so(kind: str, body: dict[str, Any], failed: bool) -> None:
+    assert document(kind, body).failed is failed
+
+
+@pytest.mark.parametrize("kind", ["messages", "chat", "responses"])
+def test_a_model_has_a_name_of_at_most_sixty_four_characters(kind: str) -> None:
+    for length, kept in ((64, True), (65, False)):
+        reported = {**USAGE, "prompt_tokens": 9, "completion_tokens": 5}
+        usage = document(kind, {"model": "m" * length, "usage": reported}).usage()
+        assert usage is not None
+        assert usage.model == ("m" * length if kept else None)
+
+
+def test_a_message_is_incomplete_if_its_output_was_only_reported_unreadably() -> None:
+    broken = {**ENDED, "usage": UNREADABLE}
+    meter = stream("messages", START, broken, {**ENDED, "usage": {"input_tokens": 9}}, STOP)
+    assert (meter.unreadable, meter.complete) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +119,16 @@ def test_a_message_tells_its_speed(speed: str | None, fast: bool | None) -> None
         ("messages", {"content": [{"text": "x" * 40}, None, {"thinking": "x" * 40}]}, 20),
         ("chat", {"choices": [{"message": {"content": "x" * 40}}, None]}, 10),
         ("responses", {"output": [{"type": "message", "content": [{"text": "x" * 40}]}, None]}, 10),
+        (
+            "responses",
+            {
+                "output": [
+                    {"type": "message", "content": [{"text": "x" * 41}]},
+                    {"type": "function_call_output", "arguments": "x" * 40},
+                ]
+            },
+            11,
+        ),
     ],
 )
 def test_the_text_of_a_document_without_usage_is_estimated(kind, body, tokens) -> None:
@@ -111,11 +170,36 @@ def test_only_its_end_makes_the_usage_of_a_chat_final() -> None:
 def test_a_response_that_is_an_error_has_failed() -> None:
     assert document("responses", {"type": "error", "message": "Sorry"}).failed
     assert not document("responses", {"type": "response", "output": []}).failed
+    assert stream("responses", {"type": "error"}).failed
+    assert stream("responses", {"type": "response.failed", "response": {}}).failed
+
+
+def test_a_response_is_complete_only_at_its_end() -> None:
+    response = {"response": {"usage": USAGE}}
+    assert not stream("responses", {"type": "response.in_progress", **response}).complete
+    assert stream("responses", {"type": "response.completed", **response}).complete
+
+
+@pytest.mark.parametrize("body", [b"", b"Sorry", b"[]", b'{"usage":'])
+def test_an_answer_that_is_not_an_object_is_unreadable(body: bytes) -> None:
+    for kind in ("messages", "chat", "responses"):
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        meter.feed(body)
+        meter.end()
+        assert (meter.unreadable, meter.finished) == (True, False), kind
+
+
+def test_only_the_data_of_an_unfinished_event_counts() -> None:
+    text = b'{"choices":[{"delta":{"content":"' + b"x" * 400
+    for beginning, tokens in ((b"data:", 100), (b"data: ", 100), (b"xxxx:", 0), (b"id:  ", 0)):
+        meter = meter_for("chat", stream=True, hide_usage=False)
+        meter.feed(beginning + text)
+        assert meter.unreported_output == tokens, beginning
 
 
 def test_text_that_came_in_deltas_counts_once_by_its_place_in_the_output() -> None:
-    def item(index: int | None) -> dict[str, Any]:
-        content = {"type": "message", "content": [{"type": "output_text", "text": "x" * 40}]}
+    def item(index: int | None, size: int = 40) -> dict[str, Any]:
+        content = {"type": "message", "content": [{"type": "output_text", "text": "x" * size}]}
         return {"type": "response.output_item.done", "output_index": index, "item": content}
 
     deltas = [
@@ -125,6 +209,10 @@ def test_text_that_came_in_deltas_counts_once_by_its_place_in_the_output() -> No
     assert stream("responses", *deltas, item(0), item(1)).unreported_output == 20
     assert stream("responses", deltas[1], item(1), item(0)).unreported_output == 20
     assert stream("responses", deltas[0], item(None)).unreported_output == 10
+    assert stream("responses", item(0, size=41)).unreported_output == 11
+    assert stream("responses", deltas[0], item(0, size=41)).unreported_output == 11
+    longer = {**deltas[0], "delta": "x" * 41}
+    assert stream("responses", longer, item(0, size=36)).unreported_output == 11
 
 
 def test_tools_of_a_response_are_counted_by_their_kind() -> None:
@@ -154,6 +242,10 @@ def test_a_piece_counts_by_its_bytes_but_at_least_as_one_token(text, size) -> No
     counted = UnreportedText()
     assert counted.add(text) == size
     assert counted.tokens == -(-size // 4)
+    counted.reset()
+    assert counted.tokens == 0
+    counted.add("x" * 5)
+    assert counted.tokens == 2
 
 
 def test_a_size_is_never_negative_and_counts_bytes() -> None:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from projects.models import Organization
+from quota.published import credit_gains
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.world import Accounts, run_commit_hooks
@@ -30,8 +31,9 @@ def hints(redis_client) -> list[list[str]]:
     [
         ({"remaining_micro": 1}, {"remaining_micro": 100 * MICRO}),
         ({"remaining_micro": 1}, {"remaining_micro": None, "limit_micro": None}),
+        ({"caps_version": 1}, {"caps_version": 2}),
     ],
-    ids=["more is left", "the limit is removed"],
+    ids=["more is left", "the limit is removed", "a cap changed"],
 )
 def test_more_remaining_credits_give_a_hint(accounts: Accounts, redis_client, before, after):
     accounts.allow(**before)
@@ -45,6 +47,16 @@ def test_a_lifted_limit_gives_a_hint(accounts: Accounts, redis_client):
     hints(redis_client)
     accounts.allow(remaining_micro=None)
     assert hints(redis_client) == [[str(accounts.organization.pk)]]
+
+
+def test_the_function_that_was_registered_last_gets_the_hints(accounts, monkeypatch):
+    monkeypatch.setattr(credit_gains, "_registered", [])
+    hinted = []
+    for name in ("first", "last"):
+        credit_gains.register(lambda *ids, name=name: hinted.append((name, ids)))
+    accounts.limit()
+    accounts.allow()
+    assert hinted == [("last", (str(accounts.organization.pk),))]
 
 
 def test_spending_and_a_new_limit_give_no_hint(accounts: Accounts, redis_client):

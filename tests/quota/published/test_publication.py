@@ -15,7 +15,9 @@ from projects.tokens import generate_project_api_token
 from quota.account_state import FAR_FUTURE
 from quota.gate import check
 from quota.models import QuotaState, SetMember
+from quota.published import delta
 from quota.published.limited_set import Entry, published_key
+from quota.published.mismatches import find_mismatches
 from quota.published.publication import publish, republish_project
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.world import LIMITS, SUSPENDED, HeldCommits, run_commit_hooks
@@ -206,6 +208,8 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     state = accounts.limit()
     former = project.api_token
     version = SetMember.objects.get(resource=AI_CREDITS, token=former).version
+    earlier = timezone.now() - timedelta(days=1)
+    SetMember.objects.update(changed_at=earlier)
     project.api_token = generate_project_api_token()
     with run_commit_hooks():
         project.save()
@@ -216,6 +220,8 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     tombstone = SetMember.objects.get(resource=AI_CREDITS, token=former)
     assert tombstone.limited_until is None
     assert tombstone.version > version, "a push of the block that comes late is ignored"
+    assert tombstone.since is None
+    assert tombstone.changed_at > earlier, "the reconciler looks at it if Redis missed it"
 
 
 def test_writing_everything_again_lifts_blocks_of_tokens_that_belong_to_no_project(
@@ -235,6 +241,31 @@ def test_writing_everything_again_lifts_blocks_of_tokens_that_belong_to_no_proje
 
 
 # --- the change feed -----------------------------------------------------------------------------
+def test_a_block_of_a_token_that_belongs_to_no_project_is_found(accounts, project):
+    state = accounts.allow()
+    assert find_mismatches([state]) == {}
+    SetMember.objects.create(
+        organization=project.organization,
+        resource=AI_CREDITS,
+        token="phc_nobody",
+        origin=SetMember.Origin.PUBLISHED,
+        version=1,
+        limited_until=FAR_FUTURE,
+        changed_at=timezone.now(),
+    )
+    [sentence] = find_mismatches([state]).values()
+    assert sentence == "a token that belongs to no project is published as limited"
+
+
+def test_a_token_that_is_forgotten_is_in_no_set(accounts, project, redis_client):
+    ends = int(timezone.now().timestamp()) + 600
+    accounts.allow(state="grace", suspended_until=ends)
+    assert redis_client.zscore(SUSPENDED, project.api_token) == ends
+    assert delta.forget([(AI_CREDITS, project.api_token)]) == 2
+    assert redis_client.zscore(SUSPENDED, project.api_token) is None
+    assert delta.forget([]) == 0
+
+
 def test_the_feed_records_every_project_whose_limit_changed(
     accounts, project, other_project, stranger, feed
 ):

@@ -128,6 +128,11 @@ def test_a_cursor_that_was_never_given_out_is_reset(follow, accounts, since):
     assert (answer["reset"], answer["version"]) == (True, follow()["version"])
 
 
+def test_a_cursor_below_the_first_is_reset(accounts):
+    assert changes.changes_since(-1, None).is_reset
+    assert not changes.changes_since(0, None).is_reset
+
+
 def test_a_cursor_of_another_feed_is_reset(follow, accounts):
     assert follow(0, feed=str(uuid.uuid4()))["reset"] is True
     assert follow(0, feed=follow()["feed"])["reset"] is False

@@ -27,7 +27,7 @@ from quota.published.delta import RebuildLost
 from quota.published.limited_set import Entry, published_key
 from quota.published.publication import publish, republish_project
 from quota.published.reconciler import Reconciler
-from quota.resources import AI_CREDITS, RESOURCES
+from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS, RESOURCES
 from tests.conftest import wait_until
 from tests.quota.world import LIMITS, SUSPENDED, Accounts, run_commit_hooks
 
@@ -426,6 +426,39 @@ def test_billing_is_asked_about_every_state_that_is_no_longer_valid(
     for _ in range(3):
         reconciler.tick()
     assert sorted(asked) == sorted(RESOURCES)
+
+
+def test_an_account_that_cannot_be_decided_does_not_stop_others(accounts, reconciler, monkeypatch):
+    asked = []
+
+    def decide(organization_id, resource):
+        asked.append(resource)
+        raise RuntimeError("undecidable")
+
+    monkeypatch.setattr("quota.decider._registered", [decide])
+    for seconds, resource in ((2, AI_CREDITS), (1, POSTHOG_CODE_CREDITS)):
+        with run_commit_hooks():
+            ended = timezone.now() - timedelta(seconds=seconds)
+            publish([accounts.state(resource, valid_until=ended)])
+        reconciler.tick()
+    assert asked == [AI_CREDITS, POSTHOG_CODE_CREDITS]
+
+
+def test_an_account_that_could_not_be_decided_is_tried_again(accounts, reconciler, monkeypatch):
+    asked = []
+
+    def decide(organization_id, resource):
+        asked.append(resource)
+        raise RuntimeError("undecidable")
+
+    monkeypatch.setattr(reconciler_module, "DUE_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("quota.decider._registered", [decide])
+    with run_commit_hooks():
+        ended = timezone.now() - timedelta(seconds=1)
+        publish([accounts.state(AI_CREDITS, valid_until=ended)])
+    for _ in range(3):
+        reconciler.tick()
+    assert asked == [AI_CREDITS] * 3
 
 
 def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, redis_client):

@@ -13,6 +13,26 @@ from tests.stopwatch import Stopwatch
 pytestmark = pytest.mark.django_db
 
 
+def read(project):
+    return limited_set.read(project.organization_id, project.api_token)
+
+
+def test_a_redis_that_cannot_be_read_says_so(accounts, project, trusted_redis, redis_client):
+    trusted_redis()
+    assert read(project).is_complete
+    redis_client.hset("tollgate:quota:published:ai_credits", project.api_token, "nonsense")
+    with pytest.raises(limited_set.RedisUnavailable):
+        read(project)
+
+
+def test_a_dead_redis_says_so_and_is_not_asked_again_at_once(accounts, project, own_redis):
+    own_redis.stop()
+    for disruptions in (1, 1):
+        with pytest.raises(limited_set.RedisUnavailable):
+            read(project)
+        assert quota_redis.health.disruptions == disruptions
+
+
 def test_a_dead_redis_is_answered_from_the_database(ask, accounts, project, own_redis):
     accounts.limit()
     own_redis.stop()
