@@ -14,11 +14,9 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from coding_tasks import runs, transcripts
-from coding_tasks.agent_choice import READER, default_model
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
-from coding_tasks.agents.description import MOST_PROMPT
-from coding_tasks.assignments import Turn, trace_of
+from coding_tasks.assignments import trace_of
 from coding_tasks.failures import (
     ChangeRefused,
     CheckoutFailed,
@@ -28,8 +26,9 @@ from coding_tasks.failures import (
     RunGivenUp,
     RunStopped,
 )
-from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
+from coding_tasks.models import CodingTask, RunChange, RunEvent, TaskRun
 from coding_tasks.outages import outlast_outage
+from coding_tasks.prompts import prompt_of
 from coding_tasks.publishing import publication
 from coding_tasks.publishing.branches import branch_of
 from coding_tasks.publishing.outcomes import (
@@ -66,7 +65,6 @@ _MOST_CHECKOUTS = 20_000_000_000
 _KEPT_AFTER = timedelta(minutes=10)
 """How long the files of a run stay after its end, because an activity may still use them."""
 _CALLS = "coding_tasks.agent_runs.calls"
-_EARLIER = "Earlier in this conversation:"
 _MISSING = {
     Kept.WHOLE: "",
     Kept.PARTLY: "Files that cannot be read are not in the change.",
@@ -120,8 +118,8 @@ class AgentRuns:
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=model_of(task),
-            prompt=_prompt(run, material, resumes=bool(session)),
+            model=task.model_to_use(),
+            prompt=prompt_of(run, material, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=task.product,
             token=token,
@@ -296,48 +294,6 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
         exchange.remove(str(run_id))
     RunEvent.objects.filter(run__task__in=tasks).delete()
     tasks.update(session="")
-
-
-def uses_sandbox(task: CodingTask) -> bool:
-    """Return whether the task's agent needs a sandbox."""
-    return task.agent not in ("", READER)
-
-
-def model_of(task: CodingTask) -> str:
-    """Return the task's own model, else the project's for this agent, else the server's."""
-    if task.model:
-        return task.model
-    chosen = ProjectAgent.of(task.project)
-    model = chosen.model if chosen.agent == task.agent else ""
-    return model or default_model(task.agent)
-
-
-def _prompt(run: TaskRun, material: str, *, resumes: bool) -> str:
-    """Return the request, after the material and the earlier turns that the agent doesn't know."""
-    earlier = () if resumes else runs.earlier_turns(run)
-    request = run.request.strip() or "(no text)"
-    left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
-    parts = [_cut(material, left)] if material else []
-    left -= len(material.encode())
-    for turn in reversed(earlier):
-        said = _said(turn)
-        left -= len(said.encode())
-        if left < 0:
-            break
-        parts.insert(0, said)
-    if len(parts) > bool(material):
-        parts.insert(0, _EARLIER)
-    parts.append(f"Now do this:\n{request}" if parts else request)
-    return _cut("\n\n".join(parts), MOST_PROMPT)
-
-
-def _cut(text: str, size: int) -> str:
-    """Return the first `size` bytes of a text."""
-    return text.encode()[: max(0, size)].decode(errors="ignore")
-
-
-def _said(turn: Turn) -> str:
-    return f"Asked:\n{turn.request}\n\nAnswered:\n{turn.answer}"
 
 
 def _refusal_of(result: TurnResult) -> Exception | None:

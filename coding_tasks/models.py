@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from billing.products import BUCKETS
-from coding_tasks.agent_choice import known_agents
+from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.repositories.clone_urls import validate_clone_url
@@ -237,6 +237,19 @@ class CodingTask(models.Model):
     def product(self) -> str:
         """The only gateway product that its runs may call."""
         return "slack_app" if self.has_thread else "posthog_code"
+
+    @property
+    def needs_sandbox(self) -> bool:
+        """Whether its agent runs in a sandbox, because it does more than read files."""
+        return self.agent not in ("", READER)
+
+    def model_to_use(self) -> str:
+        """Return its own model, else the project's for this agent, else the server's."""
+        if self.model:
+            return self.model
+        chosen = ProjectAgent.of(self.project)
+        model = chosen.model if chosen.agent == self.agent else ""
+        return model or default_model(self.agent)
 
     @property
     def resource(self) -> str:

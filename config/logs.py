@@ -1,9 +1,11 @@
 """Structured logs: one line per event on standard error, from structlog and the standard library.
 
-Lines never contain secrets: `redact` works on the finished line and masks the secrets in the
+`LOG_FORMAT` chooses `text` for people or `json`, with the gateway's names of fields. Lines never
+contain secrets: `redact` works on the finished line and masks the secrets in the
 settings and whatever looks like one of our credentials or Slack's.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +25,11 @@ _known: list[str] = []
 
 def mask_secrets(secrets: Iterable[str]) -> None:
     """Mask these secrets in every log line from now on."""
-    _known.extend(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
+    long_ones = [secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH]
+    _known.extend(long_ones)
+    # JSON and `repr` write some characters in another way.
+    _known.extend(json.dumps(secret)[1:-1] for secret in long_ones)
+    _known.extend(repr(secret)[1:-1] for secret in long_ones)
 
 
 def redact(_logger: Any, _name: str, line: str) -> str:
@@ -47,22 +53,30 @@ structlog.configure(
     cache_logger_on_first_use=True,
 )
 
+
+def _formatter(render: structlog.types.Processor) -> dict[str, Any]:
+    return {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "processors": [
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            render,
+            redact,
+        ],
+        "foreign_pre_chain": _SHARED,
+    }
+
+
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processors": [
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(
-                    key_order=["timestamp", "level", "logger", "event"], drop_missing=True
-                ),
-                redact,
-            ],
-            "foreign_pre_chain": _SHARED,
-        }
+        "text": _formatter(
+            structlog.processors.KeyValueRenderer(
+                key_order=["timestamp", "level", "logger", "event"], drop_missing=True
+            )
+        ),
+        "json": _formatter(structlog.processors.JSONRenderer()),
     },
     "filters": {
         "tone down": {"()": lambda: tone_down},
@@ -71,7 +85,7 @@ LOGGING: dict[str, Any] = {
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
-            "formatter": "line",
+            "formatter": "text",
             "filters": ["tone down", "once per minute"],
         }
     },
@@ -88,7 +102,13 @@ LOGGING: dict[str, Any] = {
 }
 
 
-def with_error_reports(dsn: str, environment: str) -> dict[str, Any]:
+def in_format(log_format: str) -> dict[str, Any]:
+    """Return the configuration that writes lines as `text` or as `json`."""
+    stderr = LOGGING["handlers"]["stderr"] | {"formatter": log_format}
+    return LOGGING | {"handlers": LOGGING["handlers"] | {"stderr": stderr}}
+
+
+def with_error_reports(logging: dict[str, Any], dsn: str, environment: str) -> dict[str, Any]:
     """Return the configuration with a handler that reports errors to Sentry.
 
     It comes after the handler of the log, whose filters turn expected failures into warnings.
@@ -99,7 +119,7 @@ def with_error_reports(dsn: str, environment: str) -> dict[str, Any]:
         "dsn": dsn,
         "environment": environment,
     }
-    return LOGGING | {
-        "handlers": LOGGING["handlers"] | {"sentry": reports},
-        "root": LOGGING["root"] | {"handlers": [*LOGGING["root"]["handlers"], "sentry"]},
+    return logging | {
+        "handlers": logging["handlers"] | {"sentry": reports},
+        "root": logging["root"] | {"handlers": [*logging["root"]["handlers"], "sentry"]},
     }

@@ -103,6 +103,7 @@ METRICS_PORT = env.int("METRICS_PORT", 0, validate=validate.Range(min=0, max=65_
 # --- Error reports -------------------------------------------------------------------------------
 SENTRY_DSN = env.str("SENTRY_DSN", "", validate=sentry_dsn)
 SENTRY_ENVIRONMENT = env.str("SENTRY_ENVIRONMENT", "production", validate=not_empty)
+LOG_FORMAT = env.str("LOG_FORMAT", "text", validate=validate.OneOf(("text", "json")))
 
 # Don't compute anything from the values above this line: wrong ones are None until reported here.
 seal(env)
@@ -117,7 +118,9 @@ logs.mask_secrets(
         *METRICS_TOKENS,
     ]
 )
-LOGGING = logs.with_error_reports(SENTRY_DSN, SENTRY_ENVIRONMENT) if SENTRY_DSN else logs.LOGGING
+LOGGING = logs.in_format(LOG_FORMAT)
+if SENTRY_DSN:
+    LOGGING = logs.with_error_reports(LOGGING, SENTRY_DSN, SENTRY_ENVIRONMENT)
 PUBLIC_URL = PUBLIC_URL.rstrip("/")
 GATEWAY_URL = GATEWAY_URL.rstrip("/")
 TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")

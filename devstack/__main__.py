@@ -52,7 +52,9 @@ async def up(stack: Stack, console: Console) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    async with Supervisor(os.environ | stack.environment, console) as supervisor:
+    # The console shows JSON as text. The commands that people run beside the stack log text.
+    environment = os.environ | stack.environment | {"LOG_FORMAT": "json"}
+    async with Supervisor(environment, console) as supervisor:
         starting = asyncio.create_task(_start(supervisor, stack, console))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

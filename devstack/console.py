@@ -7,6 +7,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TextIO
 
+from devstack.log_lines import readable
+
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is shown in parts
 _REMEMBERED = 2  # lines: an error, and what to do about it
@@ -80,6 +82,7 @@ class Console:
         text = line.decode("utf-8", "replace").rstrip()
         if hides and hides in text:
             return
-        self.line(name, text)
-        if text:
-            self._last_lines[name].append(text.strip())
+        for shown in readable(text, colour=self._colour):
+            self.line(name, shown)
+        for plain in filter(None, readable(text)):
+            self._last_lines[name].append(plain.strip())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from devstack.demo_admin import Admin, rows_below
 from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.settings import ROOT
@@ -49,7 +50,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(f"\nEvery step was seen, in {time.monotonic() - began:.0f} s. Yours to try: make up")
+    print(f"\nEvery step was seen, in {time.monotonic() - began:.0f} s.")
+    print("Yours to try: make up. Mention the bot on the demo Slack's page, then open the admin.")
     return 0
 
 
@@ -138,6 +140,9 @@ class Tour:
         self._mention_that_works("add a discount to the web shop's basket")
         self._print_quota()
 
+        _step("6. What an admin sees: who was refused, and who topped up")
+        self._show_admin()
+
     # --- parts of the steps ----------------------------------------------------------------------
 
     def _mention_that_works(self, request: str) -> None:
@@ -146,6 +151,19 @@ class Tour:
         _show("Tollgate", reply["text"])
         if "[demo model]" not in reply["text"]:
             raise NotSeen("an answer of the model in the thread")
+
+    def _show_admin(self) -> None:
+        url = f"{self.values['TOLLGATE_URL']}/admin/"
+        try:
+            admin = Admin(url, "admin", self.values["ADMIN_PASSWORD"])
+            refused = rows_below(admin.page(), "Mentions refused today")
+            audited = rows_below(admin.page("billing/auditentry/"), "Reason")
+        except OSError as error:
+            raise NotSeen(f"the pages of {url}: {error}") from error
+        if not (refused and audited):
+            raise NotSeen("the refused mention and the top-up in the admin")
+        _show("Refused", ", ".join(refused[0][:4]))
+        _show("Audit", ", ".join(filter(None, audited[0])))
 
     def _mention(self, request: str) -> str:
         _show("Olivia", f"@Tollgate {request}")

@@ -71,6 +71,7 @@ DJANGO: Names = frozenset(
         "REPOSITORIES_DIRECTORY",
         "TASK_IDLE_MINUTES",
         "SENTRY_*",
+        "LOG_FORMAT",
     }
 )
 """The settings of every Django process."""
@@ -83,6 +84,7 @@ AGENT_WORKER: Names = TEMPORAL_CLIENT | {
     "AGENT_EXCHANGE_DIRECTORY",
     "AGENT_TURNS_AT_ONCE",
     "AGENTS_DIRECTORY",
+    "LOG_FORMAT",
     "SANDBOX",
     "SANDBOX_IMAGE",
     "SANDBOX_RUNTIME",

@@ -2,6 +2,7 @@
 
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -69,6 +70,18 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     reserve_micro: int = 0
 
 
+class Admitted(NamedTuple):
+    """An admitted call, and the body that the provider gets.
+
+    `run_percent` is the percentage of its cap that the run had used or held before, or -1 if it has
+    no cap.
+    """
+
+    admission: Admission
+    body: bytes
+    run_percent: int = -1
+
+
 class Gate:
     """Admits calls, and reserves the most that a billable call can cost."""
 
@@ -84,14 +97,10 @@ class Gate:
 
     async def admit(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
-    ) -> tuple[Admission, bytes, int]:
-        """Reserve credits; return the admission and the body for the provider. Raises `Refusal`.
-
-        The number is the percentage of its cap that the run had used or held before, or -1 if it
-        has no cap.
-        """
+    ) -> Admitted:
+        """Reserve the most that the call can cost. Raises `Refusal`."""
         if product.bucket is None:
-            return *self._unmetered(product, caller, request, call), -1
+            return self._unmetered(product, caller, request, call)
         wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
@@ -126,7 +135,7 @@ class Gate:
             result = await self._hold(product.bucket, caller, admission)
             if result.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
-                return admission, body, result.run_percent
+                return Admitted(admission, body, result.run_percent)
             smaller = None
             if (
                 result.status in _TOO_LITTLE
@@ -220,7 +229,7 @@ class Gate:
 
     def _unmetered(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
-    ) -> tuple[Admission, bytes]:
+    ) -> Admitted:
         """Admit a call that nobody pays for, without asking Redis."""
         rates: Rates | None
         try:
@@ -233,7 +242,7 @@ class Gate:
         admission = Admission(
             record, rates, "", Decimal(0), Decimal(0), 0, len(body), asked=_asked(request)
         )
-        return admission, body
+        return Admitted(admission, body)
 
     async def _payer(self, caller: Caller, bucket: str) -> Payer:
         try:

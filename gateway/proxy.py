@@ -122,10 +122,9 @@ class Proxy:
             claim = await self._claim(call, caller, request.body)
         try:
             with call.trace.holding():
-                admission, body, call.run_percent = await self._gate.admit(
-                    product, caller, request, call
-                )
-                call.trace.held(admission.bound_micro)
+                admitted = await self._gate.admit(product, caller, request, call)
+                call.run_percent = admitted.run_percent
+                call.trace.held(admitted.admission.bound_micro)
         except BaseException:
             if claim is not None:
                 await asyncio.shield(claim.end(generated=False))
@@ -135,7 +134,7 @@ class Proxy:
             stream=request.stream,
             hide_usage=request.stream and api.meter == "chat" and not request.usage_asked,
         )
-        exchange = self._exchange(call, api, body, admission, meter, claim)
+        exchange = self._exchange(call, api, admitted.body, admitted.admission, meter, claim)
         return exchange, request.model, request.output_tokens
 
     async def _claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:

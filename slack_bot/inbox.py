@@ -41,7 +41,7 @@ def receive_change(change: Edited | Deleted) -> None:
     mention = found.first()
     if mention is None:
         return
-    if isinstance(change, Deleted):
+    if isinstance(change, Deleted) or is_aside(change.text, workspace.bot_user_id):
         changes.withdraw(mention)
     else:
         changes.rewrite(mention, change.text)

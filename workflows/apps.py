@@ -5,6 +5,9 @@ from django.apps import AppConfig
 from projects.hints import run_soon
 from quota.published import credit_gains
 
+_WAKE = "workflows.tasks.wake_paused_runs"
+"""The task's name. Its module is not imported: Temporal's client takes a third of a start."""
+
 
 class WorkflowsConfig(AppConfig):
     """Mentions, their workflows, and messages to Slack."""
@@ -18,8 +21,4 @@ class WorkflowsConfig(AppConfig):
 
 
 def _wake_paused_runs(*organization_ids: str) -> None:
-    # Imported late: loading Temporal's client takes a third of a process's start, and most commands
-    # never add credits.
-    from workflows.tasks import wake_paused_runs
-
-    run_soon(wake_paused_runs.name, *organization_ids)
+    run_soon(_WAKE, *organization_ids)

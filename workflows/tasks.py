@@ -27,7 +27,6 @@ from workflows import (
     client,
     confirmations,
     credit_notices,
-    lost_workflows,
     notices,
     unfinished,
 )
@@ -38,6 +37,7 @@ from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, Notice, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
+from workflows.recovery import lost_mentions, lost_tasks
 from workflows.slack import pauses
 
 log = structlog.get_logger(__name__)
@@ -193,14 +193,14 @@ def clear_up_terminated_workflows() -> None:
         log.warning("temporal is unavailable", error=str(error))
         return
     _sweep(unfinished.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
-    _sweep(running.left_behind(terminated), running.check_workflow)
+    _sweep(lost_tasks.left_behind(terminated), lost_tasks.check_workflow)
 
 
 @shared_task(expires=_LOST_EVERY)
 def look_for_workflows() -> None:
     """Begin anew or end the work whose workflows Temporal has lost."""
-    _sweep(lost_workflows.suspects(timezone.now(), _BATCH), lost_workflows.check_workflow)
-    _sweep(running.suspects(timezone.now(), _BATCH), running.check_workflow)
+    _sweep(lost_mentions.suspects(timezone.now(), _BATCH), lost_mentions.check_workflow)
+    _sweep(lost_tasks.suspects(timezone.now(), _BATCH), lost_tasks.check_workflow)
 
 
 def _clear_up_if_ended(workflow_id: str) -> None:
@@ -222,7 +222,7 @@ def _wake_if_credits(run: TaskRun) -> None:
         if run.task.has_thread:
             _clear_up_if_ended(run.task.workflow_id)
         else:
-            running.check_workflow(run.task)
+            lost_tasks.check_workflow(run.task)
     else:
         runs.mark_woken(run)
 

@@ -1,13 +1,11 @@
 """The Temporal worker: its workflows and activities, their clients, and how it starts and stops."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain, repeat
 from threading import Thread
 from typing import Any
 
@@ -17,6 +15,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from coding_tasks.agent_runs import AgentRuns
+from coding_tasks.agent_worker.connecting import connect_or_stop
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts, Cloner
@@ -124,7 +123,7 @@ async def run(stop: asyncio.Event, tools: Tools) -> bool:
 
     Waits until the Temporal server is up. Raises errors that the worker cannot recover from.
     """
-    client = await _connect_or_stop(stop)
+    client = await connect_or_stop(connect, stop)
     if client is None:
         return True
     executor = ThreadPoolExecutor(ACTIVITIES + LOCAL_ACTIVITIES, thread_name_prefix="activity")
@@ -141,19 +140,6 @@ async def run(stop: asyncio.Event, tools: Tools) -> bool:
     )
     executor.shutdown(wait=False, cancel_futures=True)
     return not pending
-
-
-async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
-    """Return a client once Temporal is up, or None if `stop` is set first."""
-    waits = chain((0.2, 0.5, 1.0, 2.0), repeat(5.0))
-    while not stop.is_set():
-        try:
-            return await connect()
-        except RuntimeError as error:
-            log.warning("waiting for Temporal", error=str(error)[:200])
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), next(waits))
-    return None
 
 
 def keep_tidy(tools: Tools) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from environs import Env
+from environs import Env, validate
 
 from coding_tasks.sandbox import choice
 from coding_tasks.sandbox.choice import Choice
@@ -21,6 +21,7 @@ class Settings:
     most_turns: int
     sandbox: Choice = field(default_factory=Choice)
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    log_format: str = "text"
 
 
 def from_environment() -> Settings:
@@ -33,6 +34,7 @@ def from_environment() -> Settings:
         most_turns=env.int("AGENT_TURNS_AT_ONCE", 20),
         sandbox=choice.from_environment(),
         commands=commands_of(env.json("AGENT_COMMANDS", {})),
+        log_format=env.str("LOG_FORMAT", "text", validate=validate.OneOf(("text", "json"))),
     )
 
 

@@ -1,8 +1,8 @@
 """The first program inside gVisor or a container. It runs with the standard library only.
 
-It reads what to run from its standard input: a length in eight digits, then fields of that many
-bytes together, with a NUL between them. The rest of the input belongs to the command. It imports as
-little as it can, because imports take most of its time in gVisor.
+It reads what to run from its standard input: a length in `LENGTH_DIGITS` digits, then fields of
+that many bytes together, with a NUL between them. The rest of the input belongs to the command. It
+imports as little as it can, because imports take most of its time in gVisor.
 """
 
 import ctypes
@@ -15,7 +15,8 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
 _PR_CAPBSET_DROP, _MOST_CAPABILITIES = 24, 64
 _INSTRUCTION = 8
 """Bytes of an instruction of a filter."""
-_DIGITS = 8
+LENGTH_DIGITS = 8
+"""Digits of the length that comes before the fields."""
 _SIGPIPE, _SIGXFSZ = 13, 25
 """Signals that Python ignores, which programs would inherit."""
 _MISSING = 127
@@ -27,7 +28,7 @@ _CHUNK = 65_536
 
 def main() -> None:
     """Become the command, or start it and serve its door. Exit as a shell would if that fails."""
-    uid, port, path, compiled, count, *rest = _read(int(_read(_DIGITS))).split(b"\0")
+    uid, port, path, compiled, count, *rest = _read(int(_read(LENGTH_DIGITS))).split(b"\0")
     environment = dict(variable.split(b"=", 1) for variable in rest[: int(count)])
     command = rest[int(count) :]
     if int(uid):

@@ -7,7 +7,6 @@ from pathlib import Path
 from coding_tasks.sandbox import launcher
 
 PROGRAM = Path(launcher.__file__).read_text()
-_DIGITS = 8
 
 
 def encode(
@@ -28,4 +27,4 @@ def encode(
     variables = [f"{name}={value}" for name, value in environment.items()]
     fields = [str(uid), str(port), path, compiled.hex(), str(len(variables)), *variables, *command]
     body = b"\0".join(map(os.fsencode, fields))
-    return b"%0*d%b" % (_DIGITS, len(body), body)
+    return b"%0*d%b" % (launcher.LENGTH_DIGITS, len(body), body)

@@ -204,6 +204,17 @@ class TestVerification:
             call_command("verify_ledger", stdout=output)
         assert "0b6f7f9e-3c7e-4d50-9f0e-6d1f7a6a3f11" in output.getvalue()
 
+    def test_programs_get_the_outcome_as_json(self, booked):
+        outcome = json.loads(run("verify_ledger", "--json"))
+        assert outcome["events"] == UsageEvent.objects.count()
+        assert outcome["ledger_micro"] == outcome["totals_micro"] > 0
+        assert outcome["differences"] == []
+        UsageTotal.objects.all().delete()
+        output = io.StringIO()
+        with pytest.raises(CommandError, match="difference"):
+            call_command("verify_ledger", "--json", stdout=output)
+        assert json.loads(output.getvalue())["differences"]
+
 
 class TestRebuild:
     def test_all_projections_come_from_the_ledger_alone(self, project, stranger):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from coding_tasks import agent_runs
 from coding_tasks.agent_choice import default_model
 from coding_tasks.models import CodingTask, ProjectAgent, Repository
 
@@ -29,4 +28,4 @@ def test_the_model_that_a_project_chose_is_for_the_agent_that_it_chose(
     settings.AGENT_MODEL = "of-anthropic"
     ProjectAgent.objects.create(project=workspace.project, agent="codex", model="chosen")
     task = CodingTask(project=workspace.project, repository=Repository(), agent=agent)
-    assert agent_runs.model_of(task) == model
+    assert task.model_to_use() == model

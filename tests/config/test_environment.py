@@ -89,3 +89,19 @@ def test_a_command_says_so_without_a_traceback():
     assert result.returncode == 1
     lines = result.stderr.splitlines()
     assert [line.partition(":")[0] for line in lines[:-1]] == ["SECRET_KEY", "START_CREDITS"]
+
+
+def test_a_command_whose_reader_leaves_ends_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {"PATH": os.environ["PATH"], "SECRET_KEY": "x"}
+    with os.fdopen(writer, "wb") as output:
+        ended = subprocess.run(
+            [sys.executable, "manage.py", "help", "--commands"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -30,7 +30,7 @@ def lines() -> Iterator[list[str]]:
     """Return the lines that the configured log handler has written so far."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    formatter = LOGGING["formatters"]["line"] | {}
+    formatter = LOGGING["formatters"]["text"] | {}
     handler.setFormatter(formatter.pop("()")(**formatter))
     handler.addFilter(LOGGING["filters"]["tone down"]["()"]())  # without the limit of a minute
     logging.getLogger().addHandler(handler)

@@ -1,6 +1,7 @@
 """Logs: one line per event, and never a secret."""
 
 import io
+import json
 import logging
 import logging.config
 import os
@@ -14,7 +15,8 @@ import pytest
 import structlog
 from django.conf import settings
 
-from config.logs import LOGGING, redact
+from config import logs
+from config.logs import LOGGING, mask_secrets, redact
 from projects import tokens
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,11 +24,16 @@ SERVICE_TOKEN = "service-token-of-the-test-suite"
 SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 
 
+@pytest.fixture(params=["text", "json"])
+def log_format(request) -> str:
+    return request.param
+
+
 @pytest.fixture
-def logged():
+def logged(log_format):
     """Return what the configured log handler writes."""
     written = io.StringIO()
-    configuration = LOGGING["formatters"]["line"] | {}
+    configuration = LOGGING["formatters"][log_format] | {}
     factory = configuration.pop("()")
     handler = logging.StreamHandler(written)
     handler.setFormatter(factory(**configuration))
@@ -88,11 +95,36 @@ def test_text_without_secrets_stays_readable(line):
     assert redact(None, "", line) == line
 
 
+@pytest.mark.parametrize("log_format", ["text"])
 def test_an_event_is_one_line_with_its_time_level_and_origin(logged):
     structlog.get_logger("tests.origin").warning("it\nhappened", number=7)
     [line] = logged().splitlines()
     assert "level='warning' logger='tests.origin' event='it\\nhappened' number=7" in line
     assert line.startswith("timestamp='20")
+
+
+@pytest.mark.parametrize("log_format", ["json"])
+def test_a_line_of_json_has_the_same_fields(logged):
+    structlog.get_logger("tests.origin").warning("it\nhappened", number=7, odd={1, "x"})
+    fields = json.loads(logged())
+    assert fields.pop("timestamp").startswith("20")
+    assert fields.pop("odd") in ("{1, 'x'}", "{'x', 1}")
+    assert fields == {
+        "level": "warning",
+        "logger": "tests.origin",
+        "event": "it\nhappened",
+        "number": 7,
+    }
+
+
+@pytest.mark.parametrize("secret", ['with "quotes" in it', "with \\ and 'both", "größer als alles"])
+def test_a_secret_is_masked_however_it_is_written(logged, monkeypatch, secret):
+    monkeypatch.setattr(logs, "_known", [])
+    mask_secrets([secret])
+    structlog.get_logger("tests").info(secret, value=[secret])
+    assert "…" in logged()
+    assert "with" not in logged()
+    assert "als alles" not in logged()
 
 
 def test_celery_logs_like_every_other_process():

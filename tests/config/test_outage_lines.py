@@ -48,7 +48,7 @@ class Log:
 def log() -> Iterator[Log]:
     """Two handlers with the configured filters, as with Sentry, instead of this process's own."""
     written, clock = io.StringIO(), Clock()
-    options = dict(LOGGING["formatters"]["line"])
+    options = dict(LOGGING["formatters"]["text"])
     formatter = options.pop("()")(**options)
     once = OncePerMinute(clock)
     handlers = [logging.StreamHandler(written), logging.StreamHandler(io.StringIO())]
@@ -131,6 +131,6 @@ def test_refused_requests_are_one_line_a_minute(log: Log) -> None:
 
 
 def test_every_handler_has_the_filters_in_their_order() -> None:
-    configured = with_error_reports("https://key@sentry.example.com/1", "test")
+    configured = with_error_reports(LOGGING, "https://key@sentry.example.com/1", "test")
     for handler in configured["handlers"].values():
         assert handler["filters"] == ["tone down", "once per minute"]

@@ -27,6 +27,17 @@ def test_an_edited_mention_that_has_not_started_is_taken_as_edited(webhook, work
     assert Mention.objects.get().text == "<@UBOT> something else"
 
 
+def test_a_mention_that_an_edit_turns_into_an_aside_never_starts(
+    webhook, workspace, no_temporal, settings, temporal_address
+):
+    message = webhook.mention()
+    edit(webhook, message, "<@UBOT> // never mind")
+    settings.TEMPORAL_ADDRESS = temporal_address
+    tasks.start_pending_mentions()
+    assert Mention.objects.get().state == "stopped"
+    assert webhook.slack.bot_messages("C1") == []
+
+
 def test_an_edit_of_a_started_mention_changes_nothing(webhook, workspace, temporal):
     message = webhook.mention()
     edit(webhook, message, "<@UBOT> something else")

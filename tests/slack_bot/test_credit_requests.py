@@ -13,7 +13,7 @@ from billing.allowances.limits import set_limit
 from billing.models import AuditEntry, CreditGrant
 from projects.models import SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
-from tests.slack_bot.conftest import workflow_of
+from tests.slack_bot.conftest import FORM, at_once, workflow_of
 from tests.slack_bot.test_changes import edit
 from tests.slack_bot.test_concurrency import copies_at_once
 from workflows import denials, tasks
@@ -66,6 +66,15 @@ class Desk:
         self, message: dict[str, Any], channel: str, user: str, action_id: str, **payload: Any
     ):
         """Click one of the message's buttons, and have the bot say what it has to say."""
+        clicked = self.payload(message, channel, user, action_id) | payload
+        answer = self.webhook.deliver({"payload": clicked}, PATH)
+        tasks.deliver_pending_notices()
+        return answer
+
+    def payload(
+        self, message: dict[str, Any], channel: str, user: str, action_id: str
+    ) -> dict[str, Any]:
+        """Return what Slack sends for a click on one of the message's buttons."""
         [actions] = [block for block in message["blocks"] if block["type"] == "actions"]
         [button] = [each for each in actions["elements"] if each["action_id"] == action_id]
         action = {
@@ -74,10 +83,8 @@ class Desk:
             "action_id": action_id,
             "value": button["value"],
         }
-        payload = self.interactions.block_actions(message, channel, user, action) | payload
-        answer = self.webhook.deliver({"payload": payload}, PATH)
-        tasks.deliver_pending_notices()
-        return answer
+        clicked: dict[str, Any] = self.interactions.block_actions(message, channel, user, action)
+        return clicked
 
     def ask(self, user: str = "U1") -> None:
         """Click the offer, which only U1 was shown."""
@@ -267,6 +274,18 @@ def test_a_person_has_at_most_three_open_requests(webhook, desk, approver, out_o
         desk.click(offer, "C1", "U1", forms.ASK)
     assert CreditRequest.objects.count() == asking.MOST_OPEN
     assert desk.last_shown("U1", "C1").startswith("You already have several open requests.")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_clicks_at_once_make_at_most_three_requests(webhook, desk, approver, out_of_credits):
+    for _ in range(6):
+        webhook.mention()
+        tasks.deliver_pending_notices()
+    clicks = [desk.payload(offer, "C1", "U1", forms.ASK) for offer in desk.offers()]
+    assert len(clicks) == 6
+    signed = [webhook.slack.signed(PATH, {"payload": each}, content_type=FORM) for each in clicks]
+    assert set(at_once(signed)) == {200}
+    assert CreditRequest.objects.count() == asking.MOST_OPEN
 
 
 # --- Approval ------------------------------------------------------------------------------------

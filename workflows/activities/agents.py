@@ -63,7 +63,7 @@ class AgentActivities:
     def prepare_run(self, ref: RunRef) -> Prepared:
         """Begin the run and write its job, if its agent needs a sandbox and there is a place."""
         run = rows.run_to_perform(ref.run_id)
-        if not agent_runs.uses_sandbox(run.task):
+        if not run.task.needs_sandbox:
             return Prepared(in_sandbox=False)
         with report_failures():
             runs.require_not_ended(run)

@@ -228,7 +228,7 @@ class CodingActivities:
         run = rows.run(failed.run_id)
         ours = refunds.is_ours(failed.failure)
         runs.fail(run, failed.failure, ours=ours)
-        if agent_runs.uses_sandbox(run.task):
+        if run.task.needs_sandbox:
             AgentRuns.from_settings().forget(run)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:

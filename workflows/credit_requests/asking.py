@@ -6,7 +6,7 @@ channel, where `workflows.credit_requests.deciding` takes the answer.
 
 from datetime import timedelta
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from billing.credits import display, exact
@@ -70,13 +70,13 @@ def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
         return words.asked_already() if waits else words.cannot_ask()
     if not (_can_run(mention) and can_be_decided(workspace)):
         return words.cannot_ask()
-    if _open_requests_of(workspace, user_id) >= MOST_OPEN:
-        return words.asked_too_often()
-    try:
-        with transaction.atomic():
-            _record(workspace, mention)
-    except IntegrityError:  # the other of two clicks at once recorded it
-        return words.asked_already()
+    with transaction.atomic():
+        _take_turn(workspace)
+        if CreditRequest.objects.filter(mention=mention).exists():  # the other of two clicks
+            return words.asked_already()
+        if _open_requests_of(workspace, user_id) >= MOST_OPEN:
+            return words.asked_too_often()
+        _record(workspace, mention)
     return words.asked(workspace.credits_channel_id)
 
 
@@ -111,6 +111,11 @@ def _can_run(mention: Mention) -> bool:
         and not Mention.objects.filter(takes_up=mention).exists()
         and not is_stopped_later(mention)
     )
+
+
+def _take_turn(workspace: SlackWorkspace) -> None:
+    """Wait until no other click in the workspace is recorded, so that all requests are counted."""
+    SlackWorkspace.objects.select_for_update().only("pk").get(pk=workspace.pk)
 
 
 def _open_requests_of(workspace: SlackWorkspace, user_id: str) -> int:

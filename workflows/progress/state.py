@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from coding_tasks import transcripts
-from coding_tasks.agent_runs import uses_sandbox
 from coding_tasks.kept_changes import TaskBranch
 from coding_tasks.models import TaskRun
 
@@ -24,7 +23,7 @@ class RunProgress:
 
 def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
     """Return what is known of the run, with the credits that were booked for it so far."""
-    steps, action = transcripts.latest_step(run) if uses_sandbox(run.task) else (0, "")
+    steps, action = transcripts.latest_step(run) if run.task.needs_sandbox else (0, "")
     branch = TaskBranch.objects.filter(task=run.task_id).values_list("name", flat=True).first()
     return RunProgress(
         run_id=str(run.pk),

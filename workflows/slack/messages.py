@@ -13,6 +13,7 @@ _SUBTYPES = {"", "file_share", "thread_broadcast"}
 _BOT_FIELDS = ("bot_id", "bot_profile", "app_id")
 _SLACKBOT = "USLACKBOT"
 _LONGEST = 40_000
+_UNSAFE_IN_NAMES = re.compile(r"[^\w .,()+@#-]")
 # "<" is excluded inside: otherwise each unclosed one is searched to the end of the text.
 _TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^<>]*)?>", re.ASCII)
 
@@ -37,3 +38,18 @@ def text_of(message: Mapping[str, Any]) -> str:
 def tagged(text: str) -> frozenset[str]:
     """Return the ids of the users mentioned in a text."""
     return frozenset(_TAG.findall(text))
+
+
+def author_of(message: Mapping[str, Any]) -> str:
+    """Return the user id or the name of who wrote a message, safe to quote."""
+    return safe_name(message.get("user") or message.get("username") or "A bot", 80)
+
+
+def safe_name(name: Any, at_most: int) -> str:
+    """Return a name that somebody chose, without characters that could end a quotation."""
+    return _UNSAFE_IN_NAMES.sub("_", str(name))[:at_most]
+
+
+def dictionaries(value: Any) -> list[Mapping[str, Any]]:
+    """Return the dictionaries of a list, or an empty list if it is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

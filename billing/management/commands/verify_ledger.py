@@ -1,5 +1,7 @@
 """`manage.py verify_ledger`: check that everything agrees with the ledger."""
 
+import json
+from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -21,16 +23,26 @@ class Command(BaseCommand):
 
     help = __doc__
 
-    def handle(self, *_args: Any, **_options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add an argument for the form of the outcome."""
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
         """Verify everything in one consistent read of the database, and print the outcome."""
         with consistent_read():
             faults = list(all_faults())
             count, ledger, totals = UsageEvent.objects.count(), ledger_sum(), totals_sum()
-        self.stdout.write(
-            f"{count} events, ledger {display(ledger)} credits, totals {display(totals)} credits."
-        )
-        for fault in faults:
-            self.stdout.write(fault)
+        if options["json"]:
+            outcome = {"events": count, "ledger_micro": ledger, "totals_micro": totals}
+            self.stdout.write(json.dumps(outcome | {"differences": faults}))
+        else:
+            self.stdout.write(
+                f"{count} events, ledger {display(ledger)} credits, totals {display(totals)} "
+                "credits."
+            )
+            for fault in faults:
+                self.stdout.write(fault)
         if faults:
             raise CommandError(f"{len(faults)} difference(s); rebuild_quota repairs projections")
-        self.stdout.write("Everything agrees with the ledger.")
+        if not options["json"]:
+            self.stdout.write("Everything agrees with the ledger.")

@@ -112,6 +112,7 @@ def test_a_turn_that_no_worker_takes_costs_nothing(coding: World, worker, hurrie
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("sandbox")
 def test_an_agent_worker_that_dies_for_good_costs_nothing(coding: World, worker, tmp_path: Path):
     mention = coding.start("sleep 600")

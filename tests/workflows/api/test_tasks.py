@@ -26,11 +26,12 @@ from tests.workflows.world import World
 from workflows import client, tasks
 from workflows.api import running
 from workflows.models import Notice
+from workflows.recovery import lost_tasks
 
 
 def look_for_workflows(monkeypatch) -> None:
     """Run the sweep as if every task were old enough."""
-    monkeypatch.setattr(running, "LOOKED_FOR_AFTER", -running.LOOKED_FOR_AFTER)
+    monkeypatch.setattr(lost_tasks, "LOOKED_FOR_AFTER", -lost_tasks.LOOKED_FOR_AFTER)
     tasks.look_for_workflows()
 
 

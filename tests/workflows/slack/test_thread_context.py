@@ -8,7 +8,7 @@ from coding_tasks.models import CodingTask, Repository, TaskRun
 from tests.fakes import Json
 from tests.workflows.world import World
 from workflows.models import ERASED, FollowUp, ThreadReply
-from workflows.slack import thread_context
+from workflows.slack import thread_context, thread_files
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -162,12 +162,12 @@ class TestFiles:
         slack = thread.world.slack
         thread.say("look", files=[slack.attach("a.log", long), slack.attach("b.log", b"more")])
         read = thread_context.read(thread.run())
-        assert len(read.encode()) < thread_context.MOST_OF_FILES + 2_000
+        assert len(read.encode()) < thread_files.MOST_OF_FILES + 2_000
         assert "\n(cut here)" in read
         assert "b.log, which is not shown: there are too many files." in read
 
     def test_a_huge_file_is_not_loaded(self, thread: Thread, monkeypatch):
-        monkeypatch.setattr(thread_context, "LARGEST_FILE", 1_000)
+        monkeypatch.setattr(thread_files, "LARGEST_FILE", 1_000)
         told = thread.world.slack.attach("told.log", b"x" * 1_001)
         untold = thread.world.slack.attach("untold.log", b"x" * 1_001) | {"size": 5}
         thread.say("look", files=[told, untold])
@@ -183,7 +183,7 @@ class TestFiles:
         ],
     )
     def test_the_token_is_sent_to_slack_only(self, thread: Thread, monkeypatch, address):
-        monkeypatch.setattr(thread_context.requests, "get", lambda *_, **__: pytest.fail("sent"))
+        monkeypatch.setattr(thread_files.requests, "get", lambda *_, **__: pytest.fail("sent"))
         file = thread.world.slack.attach("a.log", b"x") | {"url_private_download": address}
         thread.say("look", files=[file])
         read = thread_context.read(thread.run())
@@ -192,9 +192,9 @@ class TestFiles:
     def test_without_the_permission_the_agent_is_told(self, thread: Thread, monkeypatch):
         thread.say("look", files=[thread.world.slack.attach("a.log", b"x")])
         run = thread.run()
-        get = thread_context.requests.get
+        get = thread_files.requests.get
         monkeypatch.setattr(
-            thread_context.requests,
+            thread_files.requests,
             "get",
             lambda url, headers, **given: get(url, headers={}, **given),
         )

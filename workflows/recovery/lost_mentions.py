@@ -1,11 +1,13 @@
-"""Workflows that should be running but are unknown to Temporal, as after it lost its store.
+"""Mentions whose workflows should be running but are unknown to Temporal.
+
+That happens after Temporal lost its store.
 
 A recent mention without a task begins anew, because nothing was done for it that could happen
 twice. Older mentions and those with a task end, with one message in the thread if somebody waits
 there.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from django.db.models import QuerySet
@@ -15,13 +17,9 @@ from temporalio.client import WorkflowExecutionStatus
 from coding_tasks.models import CodingTask
 from workflows import client, unfinished
 from workflows.models import FollowUp, Mention
+from workflows.recovery.ages import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
 
 log = structlog.get_logger(__name__)
-
-LOOKED_FOR_AFTER = timedelta(minutes=2)
-"""How old a mention is before its workflow is looked for."""
-BEGUN_ANEW_WITHIN = timedelta(minutes=15)
-"""The greatest age at which a mention begins anew. Later nobody expects an answer any more."""
 
 
 def suspects(now: datetime, at_most: int) -> list[Mention]:

@@ -10,9 +10,10 @@ from coding_tasks.models import CodingTask, TaskRun
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
 from workflows import client, notices, tasks
-from workflows.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, check_workflow
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
+from workflows.recovery.ages import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
+from workflows.recovery.lost_mentions import check_workflow
 from workflows.requests import message_of
 from workflows.unfinished import in_words
 

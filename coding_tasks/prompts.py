@@ -1,0 +1,36 @@
+"""What an agent is asked: the request, and what it has to know beside it."""
+
+from coding_tasks import runs
+from coding_tasks.agents.description import MOST_PROMPT
+from coding_tasks.assignments import Turn
+from coding_tasks.models import TaskRun
+
+_EARLIER = "Earlier in this conversation:"
+
+
+def prompt_of(run: TaskRun, material: str, *, resumes: bool) -> str:
+    """Return the request, after the material and the earlier turns that the agent doesn't know."""
+    earlier = () if resumes else runs.earlier_turns(run)
+    request = run.request.strip() or "(no text)"
+    left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
+    parts = [_cut(material, left)] if material else []
+    left -= len(material.encode())
+    for turn in reversed(earlier):
+        said = _said(turn)
+        left -= len(said.encode())
+        if left < 0:
+            break
+        parts.insert(0, said)
+    if len(parts) > bool(material):
+        parts.insert(0, _EARLIER)
+    parts.append(f"Now do this:\n{request}" if parts else request)
+    return _cut("\n\n".join(parts), MOST_PROMPT)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the first `size` bytes of a text."""
+    return text.encode()[: max(0, size)].decode(errors="ignore")
+
+
+def _said(turn: Turn) -> str:
+    return f"Asked:\n{turn.request}\n\nAnswered:\n{turn.answer}"
