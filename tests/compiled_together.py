@@ -1,6 +1,6 @@
 """Compile the tests of a fresh checkout once, although every process collects all of them."""
 
-import time
+import fcntl
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -10,8 +10,6 @@ import pytest
 from tests import settings as suite
 
 TESTS = Path(__file__).parent
-LONGEST_WAIT = 60
-"""Seconds. A process that waited in vain compiles the remaining files itself."""
 
 
 def compile_together(config: pytest.Config) -> None:
@@ -24,13 +22,16 @@ def compile_together(config: pytest.Config) -> None:
     if process is None:
         return
     number, count = int(process["workerid"].removeprefix("gw")), process["workercount"]
-    for file in sorted(TESTS.rglob("test_*.py"))[number::count]:
-        # The collection imports it again, and reports what is wrong or skipped.
-        with suppress(Exception, pytest.skip.Exception):
-            import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
-    (suite.SHARED / f"compiled-{number}").touch()
-    began = time.monotonic()
-    while len(list(suite.SHARED.glob("compiled-*"))) < count:
-        if time.monotonic() - began > LONGEST_WAIT:
-            return
-        time.sleep(0.01)
+    with _lock(number).open("w") as own:
+        fcntl.flock(own, fcntl.LOCK_EX)
+        for file in sorted(TESTS.rglob("test_*.py"))[number::count]:
+            # The collection imports it again, and reports what is wrong or skipped.
+            with suppress(Exception, pytest.skip.Exception):
+                import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
+    for other in range(count):
+        with _lock(other).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _lock(number: int) -> Path:
+    return suite.SHARED / f"compiling-{number}.lock"
