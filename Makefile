@@ -29,7 +29,7 @@ export RESET
 demo: ## show a tour on a throw-away stack
 	$(LAUNCH) devstack.demo
 
-test: ## run the tests (DB=postgres: on PostgreSQL; ARGS="-k gate": more arguments for pytest)
+test: ## run the tests (DB=postgres: those with a database, on PostgreSQL; ARGS="-k gate": more arguments for pytest)
 	$(LAUNCH) pytest $(PARALLEL) $(ARGS)
 
 lint: ## check format, rules, types, import contracts, migrations and the API schema

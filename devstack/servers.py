@@ -115,11 +115,18 @@ def temporal_binary() -> Path:
 
 
 def temporal_server(database: Path | None, port: int, ui_port: int | None) -> Program:
-    """Return a Temporal development server. Without a database it keeps everything in memory."""
+    """Return a Temporal development server.
+
+    Without a database it keeps everything in memory, and each task queue in one partition instead
+    of four, because every worker polls every partition.
+    """
     argv = [str(temporal_binary()), "server", "start-dev", "--port", str(port), "--ip", "127.0.0.1"]
     argv += ["--log-level", "error"]
     argv += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
-    if database is not None:
+    if database is None:
+        argv += ["--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"]
+        argv += ["--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"]
+    else:
         argv += ["--db-filename", str(database)]
     return Program("temporal", argv, lambda: _temporal_serves(port), port=port)
 

@@ -16,6 +16,7 @@ from devstack.servers import Program, redis_server, temporal_server
 from projects import credential_cache
 from quota.published import redis_client as quota_redis
 from tests import settings as suite
+from tests.compiled_together import compile_together
 from tests.database_cleanup import use_fast_cleanup
 from tests.examples import examples
 from tests.migrated_database import start_from_copy
@@ -49,10 +50,12 @@ END_OF_DAY = 10
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Keep the garbage collector away from the imported modules and the tests, which all stay."""
     gc.disable()
     try:
+        if runs_whole_suite(session.config):
+            compile_together(session.config)
         return (yield)
     finally:
         gc.freeze()
@@ -60,11 +63,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the slowest files first. The others keep their random order, but a room's stay together.
 
-    So each process starts the servers of a room once, and stops them when it leaves the room.
+    So each process starts the servers of a room once, and stops them when it leaves the room. A
+    run of the whole suite on PostgreSQL leaves out the tests that use no database.
     """
+    if suite.ON_POSTGRES and runs_whole_suite(config):
+        config.hook.pytest_deselected(items=[item for item in items if not uses_database(item)])
+        items[:] = [item for item in items if uses_database(item)]
     tests = Path(__file__).parent
     rank = {tests / file: number for number, file in enumerate(LONGEST)}
     rooms: dict[str, int] = {}
@@ -74,6 +81,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return rank.get(item.path, len(rank)), rooms.setdefault(room, len(rooms))
 
     items.sort(key=place)
+
+
+def runs_whole_suite(config: pytest.Config) -> bool:
+    """Return whether no files or folders were chosen."""
+    return [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Return whether a test uses the test database, or starts programs with a database."""
+    marked = item.get_closest_marker("django_db") or item.get_closest_marker("database")
+    return bool(marked) or "django_db_setup" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(tryfirst=True)

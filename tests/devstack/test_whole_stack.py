@@ -28,7 +28,7 @@ from tests.devstack.processes import wait_until_gone
 from tests.devstack.stack import QUESTION, Stack, http
 from tests.postgres import postgres_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.slow, pytest.mark.database, pytest.mark.timeout(480)]
 
 # Enough for every kill below: a call whose gateway was killed costs its whole hold, 9 credits.
 ENOUGH_CREDITS = "10000"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,9 @@ if grep -q "^Now do this:" /tmp/prompt; then sed -i "1,/^Now do this:/d" /tmp/pr
 """
 SHELL = {"shell": ("sh", "-c", _RUN_REQUEST)}
 """An agent that runs its request as shell code, so each test writes what its agent does."""
+
+# As in `tests.workflows.worker_thread`: a test has few turns at the same time.
+worker.Worker = partial(worker.Worker, max_concurrent_activity_task_polls=1)
 
 
 def settings_of_worker() -> Settings:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 
 from temporalio.client import Client
@@ -24,6 +25,11 @@ def _prepare_once(runner: SandboxedWorkflowRunner, definition: Any) -> None:
 
 
 SandboxedWorkflowRunner.prepare_workflow = _prepare_once
+
+# The server begins and ends each poll of each worker. A test has few tasks at the same time.
+worker.Worker = partial(
+    worker.Worker, max_concurrent_workflow_task_polls=2, max_concurrent_activity_task_polls=1
+)
 
 
 class WorkerThread:
