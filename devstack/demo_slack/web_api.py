@@ -22,8 +22,9 @@ _METHODS = (
     | file_methods.METHODS
 )
 SCOPE = (
-    "app_mentions:read,assistant:write,channels:history,chat:write,commands,files:read,files:write,"
-    "groups:history,im:history,im:write,mpim:history,reactions:write,users:read,users:read.email"
+    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,commands,files:read,"
+    "files:write,groups:history,groups:read,im:history,im:write,mpim:history,reactions:write,"
+    "users:read,users:read.email"
 )
 
 

@@ -375,7 +375,7 @@ def test_a_token_that_cannot_be_decrypted_is_waited_for(slack, notice, settings)
 
 # --- The sweep -----------------------------------------------------------------------------------
 # --- After a stop --------------------------------------------------------------------------------
-WITHHELD = ["denial", "failure", "picker", "no_access", "question", "diff", "offer"]
+WITHHELD = ["denial", "failure", "picker", "no_access", "question", "quote", "diff", "offer"]
 
 
 @pytest.mark.parametrize("kind", sorted(set(Notice.Kind.values) - {"progress"}))
