@@ -93,6 +93,11 @@ def show(table: Table, name: str, events: int, seen: dict[str, Any]) -> None:
         growth <= MOST_GROWTH,
         note=load,
     )
+    table.add(
+        f"{name}: disk for a million events, with their indexes and totals",
+        f"{seen['bytes'] / events / 1000:.2f} GB",
+        note=load,
+    )
     most = MOST_REBUILD_SECONDS_PER_MILLION * events / 1_000_000
     table.add(
         f"{name}: rebuild of all projections from {events:,} events",
@@ -159,9 +164,11 @@ def measure(events: int) -> dict[str, Any]:
     deliver([_event(projects[1], events + number) for number in range(FEW_EVENTS)])
     seen: dict[str, Any] = {"first": decisions()[0]}
     random.Random(1).shuffle(history)
+    empty = _database_size()
     began = time.perf_counter()
     deliver(history)
     seen["booked"] = events / (time.perf_counter() - began)
+    seen["bytes"] = _database_size() - empty
     seen["decisions"] = decisions()
     balances = [used()]
 
@@ -177,6 +184,18 @@ def measure(events: int) -> dict[str, Any]:
     balances.append(used())
     seen["balances"] = balances == [expected] * 3
     return seen
+
+
+def _database_size() -> int:
+    """Return the bytes of the database's files, without the write-ahead log."""
+    from django.db import connection
+
+    question = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    if connection.vendor == "postgresql":
+        question = "SELECT pg_database_size(current_database())"
+    with connection.cursor() as cursor:
+        cursor.execute(question)
+        return int(cursor.fetchone()[0])
 
 
 def _event(project: Any, number: int) -> dict[str, Any]:
