@@ -1,4 +1,4 @@
-"""Clicks on the buttons of the question what a run may cost."""
+"""Clicks on the buttons of the question about a run's cost."""
 
 from datetime import timedelta
 from typing import Any

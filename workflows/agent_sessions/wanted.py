@@ -47,7 +47,7 @@ class Wanted:
 
     @property
     def pk(self) -> str:
-        """How a log names it."""
+        """The name in logs."""
         return f"{self.channel_id}/{self.thread_ts}"
 
 

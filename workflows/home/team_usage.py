@@ -50,7 +50,7 @@ def remembered_team_usage(workspace: SlackWorkspace, now: datetime) -> TeamUsage
     account = _account(workspace)
     if account is None:
         return TeamUsage(now, {}, {})
-    with _lock_of(account.ledger_epoch):  # so that many readers at once read once
+    with _lock_of(account.ledger_epoch):  # many readers at once cause one read
         known = _remembered.get(account.ledger_epoch)
         if known is not None and known[0] > time.monotonic():
             return known[1]

@@ -14,7 +14,7 @@ from workflows.home.own_tasks import OwnTask
 from workflows.progress import stop_button
 from workflows.slack.block_kit import Block, button, buttons, context, divider, header, section
 
-_SECTION = 2_900  # of 3,000 characters
+_SECTION = 2_900  # characters; Slack allows 3,000
 _DAYS = 14
 _DAY_CELLS = 12
 _SHARE_CELLS = 20
@@ -126,7 +126,7 @@ def _fine_bar(part: int, whole: int, cells: int) -> str:
 
 
 def _filled(part: int, whole: int, cells: int) -> int:
-    """Return how many cells to fill. Only nothing is shown as empty, and only the whole as full."""
+    """Return how many cells to fill: none only for zero, and all only for the whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min(max(part * cells // whole, 1), cells - 1)
