@@ -38,7 +38,7 @@ class Person(NamedTuple):
 
 
 def names_of(wanted: Iterable[SlackId]) -> Mapping[SlackId, str]:
-    """Return the names that are known. Notes which ones to look up. Takes one to three queries."""
+    """Return the known names, and note which ones to look up. Takes one to three queries."""
     asked = {each for each in wanted if each.slack_id.startswith(NAMED)}
     if not asked:
         return {}
