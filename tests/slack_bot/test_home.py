@@ -21,7 +21,7 @@ from tests.slack_bot.test_credit_requests import approver as approver
 from workflows import tasks
 from workflows.credit_requests import forms
 from workflows.erasure import erase
-from workflows.home import facts, openings, publishing, team_usage
+from workflows.home import contents, openings, publishing, team_usage
 from workflows.models import CreditRequest, HomeTab, Mention, Notice
 from workflows.progress import stop_button
 
@@ -256,11 +256,11 @@ def test_a_tab_that_is_opened_while_it_is_published_is_published_again(
 def test_an_opening_while_slack_is_called_is_published_after(webhook, workspace, monkeypatch):
     def read_slowly(*arguments: Any) -> Any:
         webhook.deliver(event(webhook))
-        return facts.read(*arguments)
+        return contents.read(*arguments)
 
     monkeypatch.setattr(publishing, "read", read_slowly)
     open_home(webhook)
-    monkeypatch.setattr(publishing, "read", facts.read)
+    monkeypatch.setattr(publishing, "read", contents.read)
     pass_time(monkeypatch, openings.FRESH)
     for _ in range(2):
         tasks.publish_due_homes()

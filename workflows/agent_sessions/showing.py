@@ -14,7 +14,7 @@ from slack_sdk import WebClient
 from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from workflows.agent_sessions import availability
-from workflows.agent_sessions.wanted import Status, Wanted, differing
+from workflows.agent_sessions.differences import Status, Wanted, differing
 from workflows.models import AgentSession
 from workflows.slack import pauses
 from workflows.slack.client import Failure, Meaning, client_for, failure_of

@@ -10,7 +10,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from workflows.home import openings
-from workflows.home.facts import read
+from workflows.home.contents import read
 from workflows.home.view import home_view, refusal_view
 from workflows.models import HomeTab
 from workflows.slack import access, pauses

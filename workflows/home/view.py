@@ -9,7 +9,7 @@ from billing.reports.sums import Used
 from workflows import wording
 from workflows.credit_requests import forms
 from workflows.home import words
-from workflows.home.facts import Home
+from workflows.home.contents import Home
 from workflows.home.own_tasks import OwnTask
 from workflows.progress import stop_button
 from workflows.slack.block_kit import Block, button, buttons, context, divider, header, section
