@@ -93,7 +93,7 @@ def pass_time(monkeypatch, time: timedelta) -> None:
 
 
 # --- What it shows -------------------------------------------------------------------------------
-def test_the_tab_shows_own_work_with_cost_and_link_and_the_own_share(webhook, run):
+def test_the_tab_shows_a_persons_work_with_cost_and_link_and_their_share(webhook, run):
     open_home(webhook)
     said = shown(webhook)
     assert f"*<{LINK}|add &lt;tests&gt;>*\\nworking for 3 min" in said
@@ -177,7 +177,7 @@ def test_many_tasks_with_long_names_fit_into_a_view(webhook, workspace, reposito
 
 # --- Who sees it ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("user", ["U3", "U404"])
-def test_a_guest_or_nobody_sees_a_refusal_only(webhook, run, user):
+def test_a_guest_or_an_unknown_person_sees_only_a_refusal(webhook, run, user):
     webhook.slack.add_user("U404", is_stranger=True)
     open_home(webhook, user)
     assert "only full members of this workspace" in shown(webhook, user)
