@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -231,6 +232,16 @@ def test_the_spenders_beyond_the_top_are_one_line(webhook, used, approver, monke
 
 def test_usage_without_any_use_says_so(webhook, workspace):
     assert "your team has used 0.00" in answer(webhook, "usage")
+
+
+def test_usage_names_the_first_day_of_the_period_in_the_zone_of_the_limit(
+    webhook, workspace, monkeypatch
+):
+    set_limit(workspace.project.organization, AI_CREDITS, MICRO, time_zone="Europe/Berlin")
+    later = timezone.now() + timedelta(days=62)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    first = later.astimezone(ZoneInfo("Europe/Berlin")).replace(day=1)
+    assert answer(webhook, "usage").startswith(f"Since {first:%Y-%m-%d}, your team has used 0.00")
 
 
 def test_a_guest_is_not_told_the_usage(webhook, used):

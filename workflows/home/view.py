@@ -77,9 +77,8 @@ def _credits(home: Home) -> Iterable[Block]:
 
 
 def _usage(home: Home) -> Iterable[Block]:
-    zone = home.account.time_zone if home.account else "UTC"
     own, team = home.own.credits_micro, home.team.credits_micro
-    yield section(words.own_share(own, team, home.since, zone))
+    yield section(words.own_share(own, team, home.since))
     if home.team.credits_micro > 0:
         yield section(f"{words.BY_DAY}\n```{_chart(home.days)}```")
     if home.spenders is not None and home.spenders.top:

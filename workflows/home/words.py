@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from billing.credits import display
 from billing.reports.ranking import Ranked
@@ -121,14 +120,11 @@ def moment(at: datetime) -> str:
     return f"<!date^{int(at.timestamp())}^{{date_long}} at {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
 
 
-def own_share(own_micro: int, team_micro: int, since: datetime, time_zone: str) -> str:
+def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
     """Say what the person used, and their share of what the team used."""
-    # in the limit's zone, because a period begins at midnight there
-    day = f"{since.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"
     share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
-    return (
-        f"Since {day}, you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}."
-    )
+    used = f"you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}"
+    return f"Since {since:%Y-%m-%d}, {used}."
 
 
 def spender(row: Ranked) -> str:
