@@ -174,7 +174,7 @@ def used(workspace, repository) -> TaskRun:
 def test_usage_shows_the_teams_and_the_askers_share_and_their_tasks(webhook, used):
     said = answer(webhook, "usage")
     assert "your team has used 2.00 Tollgate AI credits, and you 1.50 (75 %)." in said
-    assert "• add &lt;tests&gt;: 1.50 credits, active" in said
+    assert "• add &lt;tests&gt;: about to start, 1.50 credits" in said
     assert "Who used most" not in said
 
 
