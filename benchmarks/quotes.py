@@ -2,8 +2,8 @@
 
     python -m benchmarks.quotes [TRIALS]
 
-Each trial draws a history of runs and one further run, and looks whether the range that is quoted
-from the history holds the further run. The target is 88 to 92 % for every distribution and length.
+Each trial draws a history of runs and one further run, and checks whether the range quoted from the
+history contains the further run. The target is 88 to 92 % for every distribution and length.
 """
 
 import random

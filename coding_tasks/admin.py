@@ -327,7 +327,7 @@ class TaskRunAdmin(_ReadOnly):
 
     @admin.display(description="accepted credits")
     def accepted(self, run: TaskRun) -> str:
-        """Return the most credits that it may cost, as somebody accepted."""
+        """Return the accepted number, the most credits that it may cost."""
         return display(run.accepted_micro)
 
     def calls(self, run: TaskRun) -> SafeString | str:

@@ -342,8 +342,8 @@ class TaskRun(models.Model):
     accepted_micro = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="The most micro-credits that it may cost, as somebody accepted. Empty: nobody "
-        "was asked.",
+        help_text="The most micro-credits that it may cost, if somebody accepted a number. Empty: "
+        "nobody was asked.",
     )
     used_all_accepted = models.BooleanField(
         default=False, db_default=False, help_text="Whether it ended because of that."

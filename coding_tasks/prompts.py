@@ -1,4 +1,4 @@
-"""What an agent is asked: the request, and what it has to know beside it."""
+"""The prompt of an agent: the request, and what it has to know for it."""
 
 from coding_tasks import runs
 from coding_tasks.agents.description import MOST_PROMPT

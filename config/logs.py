@@ -1,6 +1,6 @@
 """Structured logs: one line per event on standard error, from structlog and the standard library.
 
-`LOG_FORMAT` chooses `text` for people or `json`, with the gateway's names of fields. Lines never
+`LOG_FORMAT` chooses `text` for people, or `json` with the gateway's field names. Lines never
 contain secrets: `redact` works on the finished line and masks the secrets in the
 settings and whatever looks like one of our credentials or Slack's.
 """
@@ -27,7 +27,7 @@ def mask_secrets(secrets: Iterable[str]) -> None:
     """Mask these secrets in every log line from now on."""
     long_ones = [secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH]
     _known.extend(long_ones)
-    # JSON and `repr` write some characters in another way.
+    # JSON and `repr` escape some characters.
     _known.extend(json.dumps(secret)[1:-1] for secret in long_ones)
     _known.extend(repr(secret)[1:-1] for secret in long_ones)
 

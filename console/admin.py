@@ -68,7 +68,7 @@ def bucket_shown(request: HttpRequest) -> str:
 
 
 class BucketShown(admin.SimpleListFilter):
-    """The bucket whose amounts the list shows. It hides no organization."""
+    """Chooses the bucket whose amounts the list shows. It hides no organization."""
 
     title = "bucket"
     parameter_name = "bucket"
@@ -93,7 +93,7 @@ class BucketShown(admin.SimpleListFilter):
 
 
 class StateShown(admin.SimpleListFilter):
-    """By the state of the bucket that the list shows."""
+    """Filters by the state of the bucket that the list shows."""
 
     title = "state"
     parameter_name = "state"

@@ -98,7 +98,7 @@ class SlackWorkspaceAdmin(SecondLookAdmin, NamedSearch, admin.ModelAdmin[SlackWo
         with transaction.atomic():
             super().save_model(request, obj, form, change)
             if form.cleaned_data.get("new_bot_token"):
-                RotatingToken.objects.filter(workspace=obj).delete()  # it renewed another token
+                RotatingToken.objects.filter(workspace=obj).delete()  # it belongs to the old token
             if change and "is_active" in form.changed_data:
                 action = AuditEntry.Action
                 audit.record(

@@ -10,7 +10,7 @@ _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 
 
 class Admin:
-    """The admin's pages for one signed-in person. Its methods raise `OSError` if none answers."""
+    """The admin's pages for one signed-in person. Its methods raise `OSError` without an answer."""
 
     def __init__(self, url: str, username: str, password: str) -> None:
         self._url = url

@@ -13,11 +13,11 @@ from projects.principal import Principal
 def describe(principal: Principal | None) -> dict[str, Any]:
     """Return the members of an introspection response.
 
-    Beyond RFC 7662: `organization_id`, `project_ids` (all that the credential covers),
-    `project_id` (if it covers exactly one), `task_run_id`, `products` (the gateway products it may
-    call) and `token_kind`. A token minted for a user's work also has `distinct_id`, the user whose
-    usage it is, and `accepted_micro` if somebody accepted that the run may cost so much and no
-    more. Personal API keys do not expire, so they have no `exp`.
+    Beyond RFC 7662: `organization_id`, `project_ids` (all that the credential covers), `project_id`
+    (if it covers exactly one), `task_run_id`, `products` (the gateway products it may call) and
+    `token_kind`. A token minted for a user's work also has `distinct_id`, the user whose usage it
+    is, and `accepted_micro`, the most that the run may cost, if somebody accepted a number.
+    Personal API keys do not expire, so they have no `exp`.
     """
     if principal is None:
         return {"active": False}

@@ -11,7 +11,7 @@ from django.db import transaction
 from projects.models import RotatingToken, SlackWorkspace
 
 REFRESH_BEFORE = timedelta(hours=2)
-"""How long before its end a token is renewed. Slack gives tokens for twelve hours."""
+"""How long before it expires a token is renewed. Slack's tokens live for twelve hours."""
 LEASE = timedelta(minutes=1)
 _USABLE = 0.5
 """A token that lives less than four hours is renewed after half of its life."""
@@ -42,7 +42,7 @@ def due(now: datetime) -> list[RotatingToken]:
 
 
 def claim(token: RotatingToken, now: datetime) -> datetime | None:
-    """Return the claim to renew the token, or None if another process has it."""
+    """Return the lease for renewing the token, or None if another process has one."""
     lease = now + LEASE
     mine = RotatingToken.objects.filter(pk=token.pk, refresh_at=token.refresh_at)
     return lease if mine.update(refresh_at=lease) else None
@@ -56,9 +56,9 @@ def replace(
     expires_in: timedelta,
     now: datetime,
 ) -> bool:
-    """Store what Slack gave for the refresh token. Return False if the claim is not ours any more.
+    """Store what Slack gave for the refresh token. Return False if the lease was lost.
 
-    That is so if the app was installed again meanwhile, which gave newer tokens.
+    It is lost if the app was installed again meanwhile, which gave newer tokens.
     """
     with transaction.atomic():
         held = RotatingToken.objects.select_for_update().filter(pk=token.pk, refresh_at=lease)

@@ -38,7 +38,7 @@ class Person(NamedTuple):
 
 
 def names_of(wanted: Iterable[SlackId]) -> Mapping[SlackId, str]:
-    """Return the names that are known. Notes which ones to look up. Takes one to three queries."""
+    """Return the known names, and note which ones to look up. Takes one to three queries."""
     asked = {each for each in wanted if each.slack_id.startswith(NAMED)}
     if not asked:
         return {}
@@ -78,7 +78,7 @@ def people(distinct_ids: Iterable[str | None]) -> dict[str, Person]:
     }
 
 
-def called(distinct_id: str, known: Mapping[str, Person]) -> str:
+def display_name(distinct_id: str, known: Mapping[str, Person]) -> str:
     """Return the name of a user of usage events, or what events call them."""
     person = known.get(distinct_id)
     return person.name if person and person.name != person.user_id else distinct_id

@@ -103,7 +103,7 @@ class AccountState:
 
     @property
     def percent_used(self) -> int | None:
-        """The used share of what is available, rounded down; None if nothing is or no limit."""
+        """The share of `available_micro` that is used, rounded down; None if that is 0 or None."""
         available = self.available_micro
         if not available:
             return None

@@ -34,7 +34,7 @@ class InForceFilter(admin.SimpleListFilter):
 
 
 class ReasonFilter(admin.SimpleListFilter):
-    """By the reason, in words."""
+    """Filters by the reason, in words."""
 
     title = "reason"
     parameter_name = "reason"

@@ -53,7 +53,7 @@ _ANSWERS: dict[Any, Any] = {
                 required=False, help_text="The user whose usage it is."
             ),
             "accepted_micro": serializers.IntegerField(
-                required=False, help_text="All that the task run may cost, in micro-credits."
+                required=False, help_text="The most that the task run may cost, in micro-credits."
             ),
             "products": serializers.ListField(child=serializers.CharField(), required=False),
             "token_kind": serializers.CharField(required=False),

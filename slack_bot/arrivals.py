@@ -1,4 +1,4 @@
-"""Note what comes from Slack, at most once a minute, so that somebody can see that it comes."""
+"""Note what arrives from Slack, at most once a minute, for the setup page."""
 
 import time
 
@@ -15,7 +15,7 @@ _noted: dict[tuple[str, str], float] = {}
 
 
 def note(way: str, kind: str) -> None:
-    """Note that something of this kind came this way now. A failure only costs the note."""
+    """Note that something of this kind arrived this way now. A failure only costs the note."""
     now = time.monotonic()
     if now - _noted.get((way, kind), -_EVERY) < _EVERY:
         return

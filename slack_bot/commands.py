@@ -88,7 +88,7 @@ def _credits(asker: _Asker) -> str:
 
 
 def _work(asker: _Asker) -> list[str]:
-    """Return what works for the asker, and how much works for others in the project."""
+    """Return lines about the asker's running tasks, and how many run for others in the project."""
     mine = own_tasks(asker.workspace, asker.user_id, most_recent=0).at_work
     now = timezone.now()
     lines = [words.at_work_title() if mine else words.nothing_at_work()]

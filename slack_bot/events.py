@@ -42,7 +42,7 @@ class Post:
     bot_user_id: str
     """The bot's own user, if the envelope names it."""
     is_direct: bool = False
-    """Whether it was written to the bot alone."""
+    """Whether it is a direct message to the bot."""
 
     @property
     def is_reply(self) -> bool:

@@ -71,7 +71,7 @@ def receive_session_stop(stopped: SessionStopped) -> None:
         workspace, stopped.channel_id, stopped.thread_ts, stopped.ts, stopped.user_id
     )
     stop_orders.obey_session_stop(order)
-    run_soon(SHOW_SESSIONS)  # until then, Slack shows the work as going on
+    run_soon(SHOW_SESSIONS)  # until then, Slack shows that it still runs
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:

@@ -35,7 +35,7 @@ class Grant:
     bot_token: str
     installer_id: str = ""
     refresh_token: str = ""
-    """Only with token rotation: what the bot token is renewed with."""
+    """Renews the bot token. Empty without token rotation."""
     expires_in: timedelta = timedelta()
     scopes: str = ""
     """What was granted, comma-separated, if Slack says."""

@@ -135,7 +135,7 @@ def _stop(payload: dict[str, Any]) -> bool:
 
 
 def _answer_quote(payload: dict[str, Any]) -> bool:
-    """Take a click on a button of the question what a run may cost; return whether it was one."""
+    """Take a click on a button of the question about a run's cost; return whether it was one."""
     click = action_of(payload, *quote_buttons.Action)
     if not click:
         return False

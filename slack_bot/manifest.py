@@ -13,8 +13,8 @@ _ADVICE = re.compile(r"\A(?:#.*\n)+")
 def manifest(public_url: str, *, socket_mode: bool = False) -> str:
     """Return the manifest as YAML.
 
-    In Socket Mode, Slack has no addresses to send to. It accepts only https addresses to send a
-    browser back to after an installation, so with any other the manifest has none.
+    In Socket Mode, it has no request URLs. It has a redirect URL only if `public_url` is https,
+    because Slack accepts no other.
     """
     text = _ADVICE.sub("", _FILE.read_text())
     if socket_mode:

@@ -9,7 +9,7 @@ SEEN_WITHIN = timedelta(seconds=45)
 
 
 class SlackArrival(models.Model):
-    """When something of one kind last came from Slack. It is exact to a minute."""
+    """When something of one kind last came from Slack. Exact to a minute."""
 
     class Way(models.TextChoices):
         HTTP = "http", "over HTTP"

@@ -12,9 +12,9 @@ def missing_scopes(granted: str) -> list[str]:
 
 
 def remember_scopes(workspace: SlackWorkspace, answer: SlackResponse) -> str:
-    """Store and return what the bot token may do, which Slack says with each answer.
+    """Store and return the scopes of the bot token, which Slack names with each answer.
 
-    Return what was stored before if this answer doesn't say.
+    Return the stored ones if this answer doesn't name them.
     """
     named = (value for name, value in answer.headers.items() if name.lower() == "x-oauth-scopes")
     granted = str(next(named, ""))[:1000]

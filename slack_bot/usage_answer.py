@@ -8,19 +8,17 @@ from django.utils import timezone
 from billing.credits import display
 from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import Used
-from billing.reports.usage import usage_of_task_runs
-from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
 from workflows import wording
 from workflows.credit_requests.deciding import may_decide
 from workflows.home import words
+from workflows.home.own_tasks import own_tasks
 from workflows.home.team_usage import team_usage
 from workflows.wording import escape
 
 _TASKS = 5
 _SPENDERS = 5
 _TOP_SPENDERS = 15
-_LONGEST_TITLE = 80
 
 
 def usage_answer(workspace: SlackWorkspace, user_id: str) -> str:
@@ -65,17 +63,12 @@ def _totals(ranking: Ranking, own: Used, since: datetime) -> str:
 
 
 def _tasks(workspace: SlackWorkspace, user_id: str) -> list[str]:
-    tasks = CodingTask.objects.filter(workspace=workspace, owner_slack_user_id=user_id)
-    newest = list(tasks.order_by("-created_at")[:_TASKS])
-    runs = dict(TaskRun.objects.filter(task__in=newest).values_list("pk", "task_id"))
-    costs = dict.fromkeys((task.pk for task in newest), 0)
-    for run, micro in usage_of_task_runs(runs).items():
-        costs[runs[run]] += micro
-    return ["*Your last tasks*" if newest else "You have had no tasks yet."] + [
-        f"• {escape(task.title[:_LONGEST_TITLE])}: {escape(display(costs[task.pk]))} credits, "
-        f"{task.state}"
-        for task in newest
-    ]
+    tasks = own_tasks(workspace, user_id, most_recent=_TASKS)
+    newest = [*tasks.at_work, *tasks.recent][:_TASKS]
+    if not newest:
+        return ["You have had no tasks yet."]
+    now = timezone.now()
+    return [words.RECENT, *(words.task_line(task, now) for task in newest)]
 
 
 def _spenders(ranking: Ranking) -> list[str]:

@@ -48,7 +48,7 @@ class ReadOnly:
 
 
 class _NamedRows(CompletedList):
-    """Looks up at once what the channels and users of a page are called."""
+    """Looks up the names of all channels and users on a page at once."""
 
     def complete(self, rows: Sequence[Any]) -> None:
         """Add the names, or the ids where no name is known yet."""
@@ -73,12 +73,12 @@ class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
 
     @admin.display(ordering="channel_id")
     def channel(self, row: Any) -> str:
-        """Return what the channel is called."""
+        """Return the channel's name."""
         return str(row.channel_name)
 
     @admin.display(ordering="user_id")
     def user(self, row: Any) -> str:
-        """Return what the user is called."""
+        """Return the user's name."""
         return str(row.user_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -221,7 +221,7 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
     granted = credits_column("granted_micro", "granted credits")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CreditRequest]:
-        """Return the rows with what the list shows of others, in one query."""
+        """Return the rows and the related rows that the list shows, in one query."""
         rows = super().get_queryset(request)
         return rows.select_related("mention__workspace__project", "decided_by").defer(
             "mention__workspace__bot_token"
@@ -309,7 +309,7 @@ class CostConfirmationAdmin(NamedSearch, admin.ModelAdmin[CostConfirmation]):
 
 @admin.register(RunQuote)
 class RunQuoteAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunQuote]):
-    """What runs were said to cost, and what was answered."""
+    """What runs were expected to cost, and what was answered."""
 
     show_full_result_count = False
     list_display = [
@@ -339,7 +339,7 @@ class RunQuoteAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunQuote]):
     smaller = credits_column("smaller_micro", "smaller number of credits")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RunQuote]:
-        """Return the rows with what the list shows of others, in one query."""
+        """Return the rows and the related rows that the list shows, in one query."""
         rows = super().get_queryset(request)
         return rows.select_related("run__task__project").defer("run__answer", "run__request")
 

@@ -217,7 +217,7 @@ def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None
 
 
 def signal_quote_answered(workflow_id: str) -> None:
-    """Have a mention's workflow look for the answer to what a run may cost.
+    """Have a mention's workflow look for the answer to the question about a run's cost.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """

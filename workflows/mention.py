@@ -91,7 +91,7 @@ class MentionWorkflow(PerformsRuns):
 
     @workflow.signal
     def quote_answered(self) -> None:
-        """Look for the answer to a question what a run may cost. A needless signal does no harm."""
+        """Look for the answer to the question about the cost. A needless signal does no harm."""
         self._quote_answers += 1
 
     @workflow.run

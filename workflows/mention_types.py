@@ -70,7 +70,7 @@ class MentionInput:
     picker_seconds: float = 3600
     """How long the repository picker waits for a choice."""
     quote_seconds: float = 24 * 3600
-    """How long the question what a run may cost waits for an answer."""
+    """How long the question about a run's cost waits for an answer."""
     pause_seconds: float = 7 * 24 * 3600
     """How long a run without credits waits for a top-up."""
     recheck_seconds: float = 5

@@ -419,7 +419,7 @@ class CostConfirmation(models.Model):
 
 
 class RunQuote(models.Model):
-    """What a run may cost, as was said before it began, and what its requester answered.
+    """What a run was expected to cost before it began, and what its requester answered.
 
     Comparable runs are those of the same project, agent and model, or of the whole project if there
     are too few of those. `workflows.quotes` changes the state, under locks on the run and the row.
@@ -523,8 +523,8 @@ class CreditApprover(models.Model):
 class HomeTab(models.Model):
     """The app's Home tab of a person who opened it. `workflows.home` publishes it when it is due.
 
-    Openings and clicks count `revision` up. If it changed while the tab was being published, the
-    tab is published again.
+    Each opening and click increments `revision`. If it changed while the tab was being published,
+    the tab is published again.
     """
 
     workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
@@ -538,7 +538,9 @@ class HomeTab(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     published_at = models.DateTimeField(null=True, blank=True)
     access_until = models.DateTimeField(
-        null=True, blank=True, help_text="Until then Slack's last word on who they are counts."
+        null=True,
+        blank=True,
+        help_text="Until then, Slack's last answer about their access is reused.",
     )
     said = models.CharField(
         max_length=1000,

@@ -51,7 +51,7 @@ PUBLISH_KEY = "publish:"
 
 
 class Addressed(InThread, Protocol):
-    """What has a place in a thread, and a person: a mention, a follow-up, an order to stop."""
+    """Anything with a thread and a person: a mention, a follow-up, an order to stop."""
 
     @property
     def user_id(self) -> str:

@@ -57,9 +57,9 @@ _PATIENCE = 3
 _TERMINATED_EVERY = 30
 """Seconds between two looks for workflows that were terminated."""
 _TOKENS_EVERY = 30
-"""Seconds between two looks for bot tokens that expire."""
+"""Seconds between checks for bot tokens to renew."""
 _NAMES_EVERY = 10
-"""Seconds between two looks for names to ask Slack for."""
+"""Seconds between checks for names to ask Slack for."""
 _LOST_EVERY = 60
 """Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)

@@ -493,7 +493,7 @@ def stopped_here(threads: int) -> str:
 
 
 def nothing_to_stop_here() -> str:
-    """Answer an order to stop in a channel in which nothing of the person runs."""
+    """Answer an order to stop in a channel in which nothing is running for the person."""
     return "Nothing of yours is running in this channel, so there is nothing to stop."
 
 

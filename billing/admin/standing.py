@@ -36,7 +36,7 @@ def with_standing(rows: QuerySet[Any], organization: str, resource: Any) -> Quer
 
 
 class StateFilter(WordsFilter):
-    """By the state of an account."""
+    """Filters by the state of an account."""
 
     words = {name: title for name, title in STATES.items() if name not in ("", "unknown")}
 

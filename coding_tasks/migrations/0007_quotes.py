@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='taskrun',
             name='accepted_micro',
-            field=models.BigIntegerField(blank=True, help_text='The most micro-credits that it may cost, as somebody accepted. Empty: nobody was asked.', null=True),
+            field=models.BigIntegerField(blank=True, help_text='The most micro-credits that it may cost, if somebody accepted a number. Empty: nobody was asked.', null=True),
         ),
         migrations.AddField(
             model_name='taskrun',

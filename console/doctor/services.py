@@ -131,7 +131,7 @@ def _renewal(workspace: SlackWorkspace) -> Iterator[Finding]:
         problem = f"{expires} and cannot be renewed ({token.problem})"
         yield Finding("slack token", "error", problem, do)
     elif token.problem:
-        do = "See SLACK_CLIENT_ID and SLACK_CLIENT_SECRET of Celery, and whether it reaches Slack."
+        do = "Check SLACK_CLIENT_ID and SLACK_CLIENT_SECRET of Celery, and that it reaches Slack."
         yield Finding("slack token", "warning", f"{expires}: {token.problem}", do)
     else:
         yield Finding("slack token", "ok", expires)
@@ -141,7 +141,7 @@ def _sockets() -> Iterator[Finding]:
     """Say which processes listen in Socket Mode, if any does."""
     for each in listening(timezone.now()):
         if each.connected_since is None:
-            do = "See Socket Mode and the app-level tokens in the app's settings, and its log."
+            do = "Check Socket Mode and the app-level tokens in the app's settings, and its log."
             why = f"{each.process} is not connected ({each.problem or 'not yet'})"
             yield Finding("slack socket", "error", why, do)
         else:

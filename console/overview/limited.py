@@ -17,7 +17,7 @@ from billing.decisions.decision import State
 from billing.models import Account
 from console.report_permissions import ORGANIZATION_USAGE
 from projects.models import Organization
-from projects.slack_names import called, people
+from projects.slack_names import display_name, people
 from quota.account_state import AccountState, from_json
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at
@@ -184,7 +184,7 @@ def _within_accounts(now: datetime, *, all_reasons: bool, raises: bool) -> Itera
         account = accounts.get((row.organization_id, row.resource))
         yield Standing(
             organization=row.organization,
-            who=f"user {called(row.subject, known)}",
+            who=f"user {display_name(row.subject, known)}",
             bucket=RESOURCES[row.resource].title,
             resource=row.resource,
             state="limited",

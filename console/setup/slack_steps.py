@@ -32,7 +32,7 @@ def app_step(workspaces: list[SlackWorkspace]) -> Step:
     return Step(
         title,
         State.TO_DO,
-        "Nothing is known of an app yet.",
+        "No app is known yet.",
         "Create it from one of the manifests below.",
         Link("Slack's list of your apps", "https://api.slack.com/apps?new_app=1"),
     )
@@ -103,8 +103,8 @@ def reach_step(now: datetime) -> Step:
     return Step(
         title,
         State.TO_DO,
-        f"{settings.PUBLIC_URL} is no public https address, and no process listens.",
-        "Set SLACK_APP_TOKEN and start manage.py slack_socket, or set PUBLIC_URL to one.",
+        f"{settings.PUBLIC_URL} is not a public https address, and no process listens.",
+        "Set PUBLIC_URL to one, or set SLACK_APP_TOKEN and start manage.py slack_socket.",
     )
 
 
@@ -129,7 +129,7 @@ def installation_step(workspaces: list[SlackWorkspace]) -> Step:
 def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step:
     """Return whether every workspace granted what the app needs.
 
-    With `ask`, Slack is asked about workspaces of which this is not known.
+    With `ask`, Slack is asked about workspaces whose scopes are not known.
     """
     title = "Grant what the bot needs"
     if not workspaces:
@@ -154,7 +154,7 @@ def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step:
     if not lacking:
         return Step(title, State.DONE, "Every scope of the manifest was granted.")
     found = "; ".join(f"{name} lacks {', '.join(scopes)}" for name, scopes in lacking.items())
-    do = "Bring the app's settings up to the manifest below, and install it again."
+    do = "Update the app's manifest from the one below, and install it again."
     return Step(title, State.WRONG, f"{found}.", do, Link("Install it", reverse("slack-install")))
 
 

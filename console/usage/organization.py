@@ -23,7 +23,7 @@ from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.usage.dimensions import THREAD, USER
-from projects.slack_names import called, people
+from projects.slack_names import display_name, people
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at
@@ -218,7 +218,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
     for row in users:
         decision = decisions.in_force(("user", row.subject), now)
         yield Limited(
-            name=f"user {called(row.subject, known)}",
+            name=f"user {display_name(row.subject, known)}",
             project_id=None,
             since=decision.decided_at if decision else None,
             until=state.resets_at if state and row.cap_micro else None,

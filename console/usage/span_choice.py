@@ -36,7 +36,7 @@ class SpanChoice:
 
 
 def requested_time(given: Mapping[str, str], timeline: Timeline, now: datetime) -> datetime | None:
-    """Return a time in the requested period: `this`, `last` or a time. None if it is no such."""
+    """Return a time in the requested period: `this`, `last` or a time. None if it is neither."""
     text = given.get("period", "")
     if text == "this":
         return now
@@ -54,7 +54,7 @@ def requested_time(given: Mapping[str, str], timeline: Timeline, now: datetime) 
 def chosen_span(given: Mapping[str, str], timeline: Timeline, now: datetime) -> SpanChoice:
     """Return the stretch of time that a query asks for, by default this period.
 
-    Two dates, `since` and `until`, go before `period`. Both days are included.
+    Two dates, `since` and `until`, override `period`. Both days are included.
     """
     zone = timeline.current.time_zone if timeline.current else "UTC"
     problem = ""

@@ -41,7 +41,7 @@ class Caller:
     task_run_id: str | None
     distinct_id: str
     user: str  # `distinct_id`, quoted for Redis keys
-    accepted_micro: int | None = None  # what the run may cost, as somebody accepted
+    accepted_micro: int | None = None  # the accepted number
 
 
 def credential_of(headers: Headers) -> str:

@@ -44,7 +44,7 @@ class TokenAnswer(msgspec.Struct, frozen=True):
     unmetered_gateway: bool | None = None  # None: only `products` decides
     sub: str | int | None = None
     distinct_id: str | None = None
-    accepted_micro: int | None = None  # of the token of a run: all that the run may cost
+    accepted_micro: int | None = None  # only of the token of a run: its accepted number
 
 
 class ScopeAnswer(msgspec.Struct, frozen=True):

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='oauthaccesstoken',
             name='accepted_micro',
-            field=models.BigIntegerField(blank=True, help_text='The most micro-credits that its task run may cost, as somebody accepted. Empty: only the configured caps apply.', null=True),
+            field=models.BigIntegerField(blank=True, help_text='The most micro-credits that its task run may cost, if somebody accepted a number. Empty: only the configured caps apply.', null=True),
         ),
     ]

@@ -169,8 +169,8 @@ class OAuthAccessToken(AbstractAccessToken):
     accepted_micro = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="The most micro-credits that its task run may cost, as somebody accepted. "
-        "Empty: only the configured caps apply.",
+        help_text="The most micro-credits that its task run may cost, if somebody accepted a "
+        "number. Empty: only the configured caps apply.",
     )
 
     objects = OAuthAccessTokenQuerySet.as_manager()

@@ -1,4 +1,4 @@
-"""What becomes of an envelope: the functions that answer Slack's HTTP requests answer it too."""
+"""Handle envelopes with the functions that answer Slack's HTTP requests."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _NAMES = {
     "interactive": "interactivity",
     "slash_commands": "commands",
 }
-"""As in the paths of the HTTP requests that bring the same."""
+"""The ends of the paths to which Slack sends the same over HTTP."""
 
 
 def read(message: dict[str, Any]) -> SocketModeRequest | None:
@@ -50,8 +50,8 @@ def acknowledge(request: SocketModeRequest) -> SocketModeResponse | None:
     """Do what the envelope asks for, and return its acknowledgement.
 
     Return None where HTTP would answer an error: nothing was kept, or it could not be done. Slack
-    then delivers an event again, and shows a person that their click or command failed. Whatever
-    is of no known kind is acknowledged, because it would only come again.
+    then delivers an event again, and shows a person that their click or command failed. An unknown
+    kind is acknowledged, because it would only come again.
     """
     answer = _ANSWERS.get(request.type)
     if answer is None:

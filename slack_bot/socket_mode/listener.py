@@ -88,7 +88,7 @@ class Listener:
             self._connect()
         self._close_old(now)
         if now >= self._report_at:
-            self._say(now)
+            self._report_state(now)
         due = min([self._report_at, *self._older.values()])
         if self._current is None:
             due = min(due, self._connect_at)
@@ -156,7 +156,7 @@ class Listener:
             if now >= ends or not connection.is_open:
                 del self._older[connection]
 
-    def _say(self, now: float) -> None:
+    def _report_state(self, now: float) -> None:
         self._report.write(self._connected_since, self._problem)
         self._report_at = now + reports.EVERY
 

@@ -60,7 +60,7 @@ def test_a_period_that_ends_as_the_calendar_changes_ends_there():
     assert period_at(utc("2026-03-01T00:00"), calendars).start == february.end
 
 
-def test_a_boundary_of_the_new_calendar_as_it_changes_is_none_yet():
+def test_a_change_on_a_boundary_of_the_new_calendar_begins_no_period():
     calendars = [Calendar(EVER), Calendar(utc("2026-03-15T00:00"), 15)]
     period = Period(utc("2026-03-01T00:00"), utc("2026-04-15T00:00"))
     for day in ("2026-03-10", "2026-03-15", "2026-03-20"):

@@ -161,7 +161,7 @@ def test_the_first_page_asks_nobody(admin_client, workspace, monkeypatch):
 
 
 # --- Slack ---------------------------------------------------------------------------------------
-def test_secrets_are_named_that_are_missing(settings):
+def test_missing_secrets_are_named(settings):
     found = step(ALL[1])
     assert found.state is State.TO_DO
     assert found.found.startswith("Missing: SLACK_SIGNING_SECRET, ")
@@ -209,7 +209,7 @@ def test_a_process_that_listens_is_named():
     ("problem", "advice"),
     [("invalid_auth", "SLACK_APP_TOKEN"), ("link_disabled", "Socket Mode"), ("else", "log")],
 )
-def test_why_a_process_is_not_connected_is_said(problem, advice):
+def test_the_reason_why_a_process_is_not_connected_is_shown(problem, advice):
     listen(problem=problem)
     found = step(ALL[2])
     assert found.state is State.WRONG

@@ -312,7 +312,7 @@ def test_a_limit_in_another_zone_shows_its_periods_and_resets_there(admin_client
     assert "1 Dec 2026 00:00 CET" in overview
 
 
-def test_people_are_named_once_slack_said_how(admin_client, project):
+def test_people_are_named_once_slack_has_named_them(admin_client, project):
     workspace = SlackWorkspace.objects.create(
         project=project, team_id="T1", name="Acme Slack", bot_user_id="UB", bot_token="xoxb-1"
     )

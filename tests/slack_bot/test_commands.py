@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -173,7 +174,7 @@ def used(workspace, repository) -> TaskRun:
 def test_usage_shows_the_teams_and_the_askers_share_and_their_tasks(webhook, used):
     said = answer(webhook, "usage")
     assert "your team has used 2.00 Tollgate AI credits, and you 1.50 (75 %)." in said
-    assert "• add &lt;tests&gt;: 1.50 credits, active" in said
+    assert "• add &lt;tests&gt;: about to start, 1.50 credits" in said
     assert "Who used most" not in said
 
 
@@ -231,6 +232,16 @@ def test_the_spenders_beyond_the_top_are_one_line(webhook, used, approver, monke
 
 def test_usage_without_any_use_says_so(webhook, workspace):
     assert "your team has used 0.00" in answer(webhook, "usage")
+
+
+def test_usage_names_the_first_day_of_the_period_in_the_zone_of_the_limit(
+    webhook, workspace, monkeypatch
+):
+    set_limit(workspace.project.organization, AI_CREDITS, MICRO, time_zone="Europe/Berlin")
+    later = timezone.now() + timedelta(days=62)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    first = later.astimezone(ZoneInfo("Europe/Berlin")).replace(day=1)
+    assert answer(webhook, "usage").startswith(f"Since {first:%Y-%m-%d}, your team has used 0.00")
 
 
 def test_a_guest_is_not_told_the_usage(webhook, used):

@@ -21,7 +21,7 @@ from tests.slack_bot.test_credit_requests import approver as approver
 from workflows import tasks
 from workflows.credit_requests import forms
 from workflows.erasure import erase
-from workflows.home import facts, openings, publishing, team_usage
+from workflows.home import contents, openings, publishing, team_usage
 from workflows.models import CreditRequest, HomeTab, Mention, Notice
 from workflows.progress import stop_button
 
@@ -93,7 +93,7 @@ def pass_time(monkeypatch, time: timedelta) -> None:
 
 
 # --- What it shows -------------------------------------------------------------------------------
-def test_the_tab_shows_own_work_with_cost_and_link_and_the_own_share(webhook, run):
+def test_the_tab_shows_a_persons_work_with_cost_and_link_and_their_share(webhook, run):
     open_home(webhook)
     said = shown(webhook)
     assert f"*<{LINK}|add &lt;tests&gt;>*\\nworking for 3 min" in said
@@ -177,7 +177,7 @@ def test_many_tasks_with_long_names_fit_into_a_view(webhook, workspace, reposito
 
 # --- Who sees it ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("user", ["U3", "U404"])
-def test_a_guest_or_nobody_sees_a_refusal_only(webhook, run, user):
+def test_a_guest_or_an_unknown_person_sees_only_a_refusal(webhook, run, user):
     webhook.slack.add_user("U404", is_stranger=True)
     open_home(webhook, user)
     assert "only full members of this workspace" in shown(webhook, user)
@@ -256,11 +256,11 @@ def test_a_tab_that_is_opened_while_it_is_published_is_published_again(
 def test_an_opening_while_slack_is_called_is_published_after(webhook, workspace, monkeypatch):
     def read_slowly(*arguments: Any) -> Any:
         webhook.deliver(event(webhook))
-        return facts.read(*arguments)
+        return contents.read(*arguments)
 
     monkeypatch.setattr(publishing, "read", read_slowly)
     open_home(webhook)
-    monkeypatch.setattr(publishing, "read", facts.read)
+    monkeypatch.setattr(publishing, "read", contents.read)
     pass_time(monkeypatch, openings.FRESH)
     for _ in range(2):
         tasks.publish_due_homes()

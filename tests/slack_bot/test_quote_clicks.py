@@ -1,4 +1,4 @@
-"""Clicks on the buttons of the question what a run may cost."""
+"""Clicks on the buttons of the question about a run's cost."""
 
 from datetime import timedelta
 from typing import Any
@@ -89,7 +89,7 @@ def test_somebody_else_cannot_answer_and_is_told_so_alone_and_once(webhook, run)
     ]
 
 
-def test_who_may_approve_credits_can_answer(webhook, run, workspace):
+def test_a_credit_approver_can_answer(webhook, run, workspace):
     user = staff_user("carl", "add_creditgrant")
     CreditApprover.objects.create(workspace=workspace, slack_user_id="U2", user=user)
     click(webhook, value_of(run), user="U2")

@@ -317,11 +317,11 @@ def test_waits_grow_up_to_a_minute_and_differ(failures):
     assert len(set(waits)) > 40
 
 
-def test_a_wait_that_slack_asked_for_is_the_least():
+def test_a_wait_that_slack_asked_for_is_a_minimum():
     assert min(backoff.delay(0, retry_after=30) for _ in range(50)) >= 30
 
 
-def test_a_refusal_is_asked_about_every_few_minutes():
+def test_a_refused_connection_is_tried_every_few_minutes():
     assert 150 <= backoff.delay(20, is_refusal=True) <= 300
 
 

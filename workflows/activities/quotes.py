@@ -12,7 +12,7 @@ from workflows.quotes import ending, quoting
 
 @dataclass(frozen=True)
 class NewQuote:
-    """A run to quote, and for how many seconds a question about it waits for an answer."""
+    """A run to quote, and how many seconds its question waits for an answer."""
 
     run_id: str
     patience_seconds: float
@@ -27,7 +27,7 @@ class QuoteMade:
 
 @dataclass(frozen=True)
 class AnswerWanted:
-    """A run whose question may be answered by now. With `is_last`, nobody waits any longer."""
+    """A run whose question may be answered by now. With `is_last`, the workflow stops waiting."""
 
     run_id: str
     is_last: bool

@@ -1,8 +1,8 @@
 """Which workspaces have agent sessions. Where Slack says that there are none, ask once an hour.
 
 The app may be older than `agent_view` in its manifest, or the workspace's plan may lack it. Work is
-then shown as ever, by reactions and edited messages. A workspace that installs the app again is
-asked at once.
+then shown by reactions and edited messages alone. A workspace that installs the app again is asked
+at once.
 """
 
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ TRY_EVERY = timedelta(hours=1)
 
 
 def without_sessions(now: datetime) -> QuerySet[AgentAvailability, int]:
-    """Return the workspaces that had no sessions within the last hour, and were asked then."""
+    """Return the workspaces that were asked within the last hour and had no sessions."""
     asked = AgentAvailability.objects.filter(~_to_ask(now), works=False)
     return asked.values_list("workspace", flat=True)
 
@@ -51,5 +51,5 @@ def note_refused(workspace_id: int, now: datetime, error: str) -> bool:
 
 
 def note_unknown(workspace_id: int) -> None:
-    """Let the next caller find out, because Slack gave no answer to that question."""
+    """Let the next caller find out, because Slack did not say whether there are sessions."""
     AgentAvailability.objects.filter(workspace=workspace_id, works=False).update(tried_at=None)

@@ -14,7 +14,7 @@ from slack_sdk import WebClient
 from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from workflows.agent_sessions import availability
-from workflows.agent_sessions.wanted import Status, Wanted, differing
+from workflows.agent_sessions.differences import Status, Wanted, differing
 from workflows.models import AgentSession
 from workflows.slack import pauses
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
@@ -25,7 +25,7 @@ SHOW_SESSIONS = "workflows.tasks.show_agent_sessions"
 _MOST = 100
 _LEASE = timedelta(seconds=45)
 _WAIT = timedelta(seconds=10)
-"""How long to wait after a failure that passes, unless Slack asks for more."""
+"""How long to wait after a temporary failure, unless Slack asks for more."""
 _METHODS = {"agents.sessions.setStatus", "agents.sessions.rename"}
 
 
@@ -61,7 +61,7 @@ def show(wanted: Wanted) -> None:
 
 
 def tell_again(tasks: QuerySet[CodingTask]) -> None:
-    """Have Slack told the titles of these tasks again, because they were erased."""
+    """Have the titles of these tasks sent to Slack again, because they were erased."""
     threads = AgentSession.objects.filter(
         Exists(
             tasks.filter(
@@ -72,7 +72,7 @@ def tell_again(tasks: QuerySet[CodingTask]) -> None:
         ),
         status=Status.CLOSED,
     )
-    threads.update(status=Status.ACTIVE)  # the next sweep closes it, and sets its title
+    threads.update(status=Status.ACTIVE)  # so the next sweep closes it with its title
 
 
 def _take(wanted: Wanted, now: datetime) -> AgentSession | None:

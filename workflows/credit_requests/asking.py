@@ -72,7 +72,7 @@ def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
         return words.cannot_ask()
     with transaction.atomic():
         _take_turn(workspace)
-        if CreditRequest.objects.filter(mention=mention).exists():  # the other of two clicks
+        if CreditRequest.objects.filter(mention=mention).exists():  # a second click
             return words.asked_already()
         if _open_requests_of(workspace, user_id) >= MOST_OPEN:
             return words.asked_too_often()
@@ -130,7 +130,7 @@ def _can_run(mention: Mention) -> bool:
 
 
 def _take_turn(workspace: SlackWorkspace) -> None:
-    """Wait until no other click in the workspace is recorded, so that all requests are counted."""
+    """Wait until no click in the workspace is being recorded, so that all requests are counted."""
     SlackWorkspace.objects.select_for_update().only("pk").get(pk=workspace.pk)
 
 

@@ -54,12 +54,12 @@ def approve_for_task(amount: str) -> str:
 def asked(channel_id: str) -> str:
     """Confirm that those who decide were asked."""
     where = person(channel_id) if channel_id.startswith(("U", "W")) else f"<#{channel_id}>"
-    return f"I have asked {where}. As soon as there are credits, I start by myself."
+    return f"I have asked {where}. As soon as there are credits, I will start by myself."
 
 
 def asked_already() -> str:
     """Say that the request exists."""
-    return "I have asked already. As soon as there are credits, I start by myself."
+    return "I have asked already. As soon as there are credits, I will start by myself."
 
 
 def asked_too_often() -> str:

@@ -16,7 +16,7 @@ from workflows.models import HomeTab
 
 PUBLISH_HOME = "workflows.tasks.publish_home"
 FRESH = timedelta(seconds=10)
-"""How long a published tab is fresh. If it is opened within that time, it is published after."""
+"""How long a published tab is fresh. An opening within that time publishes it afterwards."""
 
 
 def note_opened(workspace: SlackWorkspace, user_id: str) -> None:

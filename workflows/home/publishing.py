@@ -10,7 +10,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from workflows.home import openings
-from workflows.home.facts import read
+from workflows.home.contents import read
 from workflows.home.view import home_view, refusal_view
 from workflows.models import HomeTab
 from workflows.slack import access, pauses
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 _LEASE = timedelta(seconds=45)
 _ACCESS_LASTS = timedelta(minutes=5)
-"""How long Slack's answer to who somebody is counts here. Their work and clicks ask each time."""
+"""How long Slack's answer about a person's access is reused here. Work and clicks ask each time."""
 _MOST_ATTEMPTS = 8
 _METHODS = {"views.publish", "users.info"}
 
@@ -34,7 +34,7 @@ def due(now: datetime) -> QuerySet[HomeTab]:
 def publish(tab: HomeTab) -> None:
     """Publish the tab if it is due and no other process has it. Failures of Slack are not raised.
 
-    Reading it takes about fifteen queries, and what the team used is read for all of them at once.
+    Reading it takes about fifteen queries. All tabs of a team share what the team used.
     """
     now = timezone.now()
     lease = now + _LEASE
@@ -43,7 +43,7 @@ def publish(tab: HomeTab) -> None:
         return
     rows = HomeTab.objects.select_related("workspace__project__organization")
     tab = rows.defer("workspace__bot_token").get(pk=tab.pk)
-    if tab.attempts > _MOST_ATTEMPTS:  # the attempts before this one ended without a word
+    if tab.attempts > _MOST_ATTEMPTS:  # the earlier ones were killed
         _give_up(tab, lease, "too many attempts")
         return
     pause = pauses.find(tab.workspace_id, _METHODS, now)
@@ -87,7 +87,7 @@ def _keep_failure(tab: HomeTab, lease: datetime, failure: Failure) -> None:
 
 
 def _give_up(tab: HomeTab, lease: datetime, error: str) -> None:
-    log.warning("a home tab was given up", workspace=tab.workspace_id, error=error)
+    log.warning("a Home tab was given up", workspace=tab.workspace_id, error=error)
     _mine(tab, lease).update(due_at=None, attempts=0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from billing.decisions.timeline import load_timelines
 from billing.models import Account
@@ -25,6 +26,7 @@ class TeamUsage:
     """What an account's users have used since its period began. Empty for a new account."""
 
     since: datetime
+    """When the period began, in the time zone of the limit."""
     by_user: Mapping[str, Used]
     days: Mapping[date, Used]
     """Every UTC day of the period until now, in order."""
@@ -50,7 +52,7 @@ def remembered_team_usage(workspace: SlackWorkspace, now: datetime) -> TeamUsage
     account = _account(workspace)
     if account is None:
         return TeamUsage(now, {}, {})
-    with _lock_of(account.ledger_epoch):  # so that many readers at once read once
+    with _lock_of(account.ledger_epoch):  # many readers at once cause one read
         known = _remembered.get(account.ledger_epoch)
         if known is not None and known[0] > time.monotonic():
             return known[1]
@@ -72,7 +74,8 @@ def _read(account: Account, now: datetime) -> TeamUsage:
     by_user = {key: used for (key,), used in sums.by([whole], "distinct_id").items()}
     days = usage_of_period(sums, timeline, period).days
     until_now = {each.day: each.used for each in days if each.day <= now.date()}
-    return TeamUsage(period.start, by_user, until_now)
+    zone = ZoneInfo(timeline.calendars[-1].time_zone)
+    return TeamUsage(period.start.astimezone(zone), by_user, until_now)
 
 
 _remembered: OrderedDict[UUID, tuple[float, TeamUsage]] = OrderedDict()

@@ -9,12 +9,12 @@ from billing.reports.sums import Used
 from workflows import wording
 from workflows.credit_requests import forms
 from workflows.home import words
-from workflows.home.facts import Home
+from workflows.home.contents import Home
 from workflows.home.own_tasks import OwnTask
 from workflows.progress import stop_button
 from workflows.slack.block_kit import Block, button, buttons, context, divider, header, section
 
-_SECTION = 2_900  # of 3,000 characters
+_SECTION = 2_900  # characters; Slack allows 3,000
 _DAYS = 14
 _DAY_CELLS = 12
 _SHARE_CELLS = 20
@@ -77,9 +77,8 @@ def _credits(home: Home) -> Iterable[Block]:
 
 
 def _usage(home: Home) -> Iterable[Block]:
-    zone = home.account.time_zone if home.account else "UTC"
     own, team = home.own.credits_micro, home.team.credits_micro
-    yield section(words.own_share(own, team, home.since, zone))
+    yield section(words.own_share(own, team, home.since))
     if home.team.credits_micro > 0:
         yield section(f"{words.BY_DAY}\n```{_chart(home.days)}```")
     if home.spenders is not None and home.spenders.top:
@@ -126,7 +125,7 @@ def _fine_bar(part: int, whole: int, cells: int) -> str:
 
 
 def _filled(part: int, whole: int, cells: int) -> int:
-    """Return how many cells to fill. Only nothing is shown as empty, and only the whole as full."""
+    """Return how many cells to fill: none only for zero, and all only for the whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min(max(part * cells // whole, 1), cells - 1)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from billing.credits import display
 from billing.reports.ranking import Ranked
@@ -33,17 +32,17 @@ _STATES = {
 
 
 def at_work_title() -> str:
-    """Introduce the tasks that work for a person."""
+    """Introduce the tasks that are running for a person."""
     return "*Working for you*"
 
 
 def nothing_at_work() -> str:
-    """Say that nothing works for a person."""
+    """Say that nothing is running for a person."""
     return "Nothing is running for you."
 
 
 def others_at_work(count: int) -> str:
-    """Say how much works for others in the same project."""
+    """Say how many tasks are running for others in the same project."""
     tasks = "1 task is" if count == 1 else f"{count:,} tasks are"
     return f"{tasks} running for others in this project."
 
@@ -57,7 +56,7 @@ def task_title(task: OwnTask) -> str:
     """Return the title of a task, which leads to its thread."""
     title = " ".join(task.title.split()) or "(no title)"
     short = title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
-    # A label of a link ends at a ">" or a "|", even if they are escaped as Slack asks.
+    # Slack ends the label of a link at a ">" or a "|", even if it is escaped as documented.
     label = short.replace("|", "¦").replace("\n", " ")
     return link(task.permalink, label) if task.permalink else escape(short)
 
@@ -121,15 +120,11 @@ def moment(at: datetime) -> str:
     return f"<!date^{int(at.timestamp())}^{{date_long}} at {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
 
 
-def own_share(own_micro: int, team_micro: int, since: datetime, time_zone: str) -> str:
+def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
     """Say what the person used, and their share of what the team used."""
-    day = (
-        f"{since.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"  # a period begins at a team's midnight
-    )
     share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
-    return (
-        f"Since {day}, you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}."
-    )
+    used = f"you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}"
+    return f"Since {since:%Y-%m-%d}, {used}."
 
 
 def spender(row: Ranked) -> str:
@@ -140,8 +135,8 @@ def spender(row: Ranked) -> str:
 
 
 def request_waits() -> str:
-    """Say that a request for credits of the person waits."""
-    return "You have asked for credits. As soon as there are some, I start by myself."
+    """Say that the person's request for credits is open."""
+    return "You have asked for credits. As soon as there are some, I will start by myself."
 
 
 def as_of(now: datetime) -> str:

@@ -39,7 +39,7 @@ def rewrite(mention: Mention, text: str) -> None:
 
 
 def withdraw_run(workspace: SlackWorkspace, channel_id: str, ts: str) -> None:
-    """End the run of a deleted message, if it waits for an answer to what it may cost."""
+    """End the run of a deleted message, if its question about the cost is open."""
     if ended := ending.withdraw(workspace, channel_id, ts, timezone.now()):
         client.cancel_all([ended])
 

@@ -26,7 +26,7 @@ from workflows.requests import is_stop, message_of, of_thread
 from workflows.stopping.work import Stopped, stop_work
 
 _MOST_THREADS = 20
-"""Threads that one command ends. Slack waits three seconds for its answer."""
+"""How many threads one command ends, so that it can answer within three seconds."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _reconsider_later_messages(order: Order, task: CodingTask, why: str) -> None
 
 
 def _key(order: Order) -> str:
-    """Return the key of the notice that an order without a message of its own was obeyed."""
+    """Return the key of the notice that tells of an obeyed order without a message of its own."""
     return f"stop:{order.workspace_id}:{order.channel_id}:{order.thread_ts}:{order.ts}"
 
 

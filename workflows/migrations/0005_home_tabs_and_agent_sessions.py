@@ -46,7 +46,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(blank=True, help_text='When to publish it. While publishing, when the publisher counts as dead.', null=True)),
                 ('attempts', models.PositiveIntegerField(default=0)),
                 ('published_at', models.DateTimeField(blank=True, null=True)),
-                ('access_until', models.DateTimeField(blank=True, help_text="Until then Slack's last word on who they are counts.", null=True)),
+                ('access_until', models.DateTimeField(blank=True, help_text="Until then, Slack's last answer about their access is reused.", null=True)),
                 ('said', models.CharField(blank=True, default='', help_text='The answer to a click, shown until the tab is opened again.', max_length=1000)),
                 ('workspace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='projects.slackworkspace')),
             ],

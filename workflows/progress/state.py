@@ -22,7 +22,7 @@ class RunProgress:
     seconds: int
     credits_micro: int
     quote: str
-    """What was said before it began about what it may use, as mrkdwn. Empty for old runs."""
+    """The summary of its quote, as mrkdwn. Empty for old runs."""
 
 
 def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:

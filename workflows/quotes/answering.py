@@ -26,7 +26,7 @@ def answer(
     """Record the answer, whose number becomes the run's cap, and have the workflow go on.
 
     Only the requester and people who may approve credits can answer. Others, and those who come too
-    late, are told so alone and once. A click that repeats the answer changes nothing.
+    late, get one message that only they see. A click that repeats the answer changes nothing.
     """
     runs = TaskRun.objects.select_for_update(of=("self",)).select_related("task")
     run = runs.filter(pk=run_id, task__workspace=workspace).first()
@@ -60,7 +60,7 @@ def answer(
 
 
 def _ended(quote: RunQuote, run: TaskRun, now: datetime) -> str | None:
-    """Return the state that says why no answer counts any more, or None if one does."""
+    """Return the state that says why no answer counts any more, or None if one still counts."""
     if quote.state != State.ASKED:
         return quote.state
     if run.state != TaskRun.State.QUEUED:

@@ -1,4 +1,4 @@
-"""The end of a question: what follows from the answer, from none, and from the end of its run."""
+"""How a question ends: with an answer, without one in time, or with its run."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,8 +23,8 @@ TELL_WORKFLOW = "workflows.tasks.tell_quote_answer"
 DELETED = "deleted before its work began"
 _WHY = {
     RunQuote.State.CANCELLED: "cancelled because of what it may cost",
-    RunQuote.State.EXPIRED: "nobody answered what it may cost",
-    RunQuote.State.DROPPED: "ended before anybody answered what it may cost",
+    RunQuote.State.EXPIRED: "nobody answered the question about its cost",
+    RunQuote.State.DROPPED: "ended before anybody answered the question about its cost",
 }
 State = RunQuote.State
 
@@ -50,7 +50,7 @@ def conclude(run: TaskRun, now: datetime, *, is_last: bool) -> Conclusion:
         _move(quote, locked, State.EXPIRED)
     mark_heard(quote, now)
     if quote.state in (State.ACCEPTED, State.SMALLER):
-        # A workflow that an operator reset asks again about a run that may have an answer.
+        # After an operator reset it, a workflow asks again, perhaps about an answered run.
         return Conclusion()
     if quote.state == State.ASKED:
         _move(quote, locked, State.DROPPED)

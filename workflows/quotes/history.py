@@ -29,8 +29,8 @@ class _Run:
 def comparable(run: TaskRun, model: str, now: datetime) -> tuple[History, Range | None]:
     """Return what runs of the same project, agent and model cost, or those of the whole project.
 
-    Only runs that were asked for in Slack count, because others pay from another bucket. The newest
-    tasks are looked at, so this reads few rows however many there are.
+    Only runs that were asked for in Slack count, because others pay from another bucket. Only the
+    newest tasks are read, so there are few rows to read however many there are.
     """
     finished = _finished(run.task, now)
     alike = [each for each in finished if _is_alike(each, run.task.agent, model)]
@@ -45,8 +45,8 @@ def comparable(run: TaskRun, model: str, now: datetime) -> tuple[History, Range 
 def _finished(task: CodingTask, now: datetime) -> list[_Run]:
     """Return the runs that show what work costs, newest first.
 
-    Runs that somebody wanted smaller don't show that. Stopped ones don't either, nor do failed
-    ones, unless they failed because they used all that was accepted.
+    Runs whose requester chose a smaller number don't show that, and stopped ones don't either. A
+    failed run shows it only if it failed because it used all that was accepted.
     """
     tasks = CodingTask.objects.filter(project=task.project_id, origin=CodingTask.Origin.SLACK)
     newest = tasks.order_by("-created_at").values("pk")[:_MOST_TASKS]
@@ -72,8 +72,8 @@ def _is_alike(past: _Run, agent: str, model: str) -> bool:
 def _costs(runs: list[_Run]) -> list[int]:
     """Return what the newest of these runs cost, newest first, without those that cost nothing.
 
-    A run that ended because it used all that was accepted would have cost more, nobody knows how
-    much. It counts half as much again, so that the ranges grow if the work does.
+    A run that ended because it used all that was accepted would have cost more, but nobody knows
+    how much. It counts as one and a half times its cost, so that the ranges grow if the work does.
     """
     newest = runs[:MOST]
     used = usage_of_task_runs(each.run_id for each in newest)

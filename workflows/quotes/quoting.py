@@ -19,7 +19,7 @@ from workflows.quotes.ranges import Range
 from workflows.requests import message_of
 
 WITHOUT_HISTORY_MICRO = 10 * MICRO
-"""What is offered if there is no history, and runs are to ask whatever they cost."""
+"""What is offered if there is no history and every run asks."""
 State = RunQuote.State
 
 
@@ -37,7 +37,7 @@ def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
     model = task.model_to_use() if task.needs_sandbox else task.model or settings.AGENT_MODEL
     history, found = comparable(run, model, now)
     headroom = None
-    with suppress(gate.QuotaUnknown):  # the gates and the gateway decide what is left
+    with suppress(gate.QuotaUnknown):  # the quote can do without
         headroom = gate.headroom(task.project, task.resource, distinct_id=task.distinct_id)
     offer = _offer(task, found, None if headroom is None else headroom.left_micro)
     with transaction.atomic():

@@ -2,10 +2,10 @@
 
 If a new run comes from the same source as the `n` runs before it, it is equally likely to fall into
 any of the `n + 1` gaps between their sorted costs, below all of them or above all of them. So we
-use the newest 9, 19, 29, … runs, and leave out one gap in ten: half of these above, rounded down,
-and the others below. A new run then costs what was quoted with a probability of exactly 90 %,
-whatever the distribution of costs is. With 9 runs the range has no lower end, because the only gap
-to leave out is the one above all of them.
+use the newest 9, 19, 29, … runs, and leave out one gap in ten: half of these at the top, rounded
+down but at least one, and the others at the bottom. A new run then costs what was quoted with a
+probability of exactly 90 %, whatever the distribution of costs is. With 9 to 18 runs the range has
+no lower end, because the only gap to leave out is the one above all of them.
 """
 
 from collections.abc import Sequence

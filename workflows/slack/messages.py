@@ -41,7 +41,7 @@ def tagged(text: str) -> frozenset[str]:
 
 
 def author_of(message: Mapping[str, Any]) -> str:
-    """Return the user id or the name of who wrote a message, safe to quote."""
+    """Return the user id or the name of a message's author, safe to quote."""
     return safe_name(message.get("user") or message.get("username") or "A bot", 80)
 
 

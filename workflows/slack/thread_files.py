@@ -59,7 +59,7 @@ def _text_of_file(client: WebClient, file: Mapping[str, Any], budget: FileBudget
     """
     url, kind = file.get("url_private_download"), str(file.get("mimetype") or "")
     if kind.startswith(_NO_TEXT):
-        raise _NotShown("it is no text")
+        raise _NotShown("it is not text")
     if file.get("is_external") or not isinstance(url, str) or not _may_be_sent_to(url):
         raise _NotShown("Slack does not have it")
     if budget.files <= 0 or budget.size <= 0:
@@ -72,9 +72,9 @@ def _text_of_file(client: WebClient, file: Mapping[str, Any], budget: FileBudget
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise _NotShown("it is no text") from error
+        raise _NotShown("it is not text") from error
     if "\0" in text:
-        raise _NotShown("it is no text")
+        raise _NotShown("it is not text")
     shown = storable(content[: budget.size].decode(errors="ignore"))
     budget.size -= len(shown.encode())
     return shown if len(content) <= len(shown.encode()) else f"{shown}\n(cut here)"

@@ -31,7 +31,7 @@ def is_withheld(notice: Notice) -> bool:
     if notice.kind not in _WITHHELD:
         return False
     if notice.kind == Kind.QUOTE and posting.is_posted(notice):
-        return False  # an edit, which says that there is nothing to decide any more
+        return False  # the edit says that nothing is left to decide
     if notice.mention_id is not None:
         return Mention.objects.filter(pk=notice.mention_id, state=Mention.State.STOPPED).exists()
     tasks = CodingTask.objects.filter(

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         "Receive what Slack sends over Socket Mode, with SLACK_APP_TOKEN, instead of over HTTP. "
         "Several processes can run at once. SIGTERM or Ctrl-C stops it cleanly."
     )
-    requires_system_checks = ["tollgate"]  # the settings'; the others would load every page
+    requires_system_checks = ["tollgate"]  # not those that load every page
 
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         """Listen until a signal comes."""

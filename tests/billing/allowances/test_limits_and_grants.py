@@ -307,7 +307,7 @@ def test_a_grant_is_made_once_for_each_idempotency_key(project):
     assert CreditGrant.objects.count() == 3
 
 
-def test_the_same_top_up_with_the_same_key_has_the_same_start_or_none(project):
+def test_a_key_is_refused_for_a_different_top_up(project):
     start = timezone.now() + timedelta(days=1)
 
     def grant(**asked):

@@ -19,7 +19,7 @@ def others(db):
     return [create_organization(f"Other {number}") for number in range(3)]
 
 
-def test_the_accounts_own_limit_is_usual_else_the_middle_one_of_all(project, others):
+def test_the_accounts_own_limit_is_usual_or_else_the_median_of_all(project, others):
     account = account_of(project.organization)
     assert usual_limit(account) == WITHOUT_EXAMPLE
     set_limit(others[0], POSTHOG_CODE_CREDITS, 5 * CREDIT)
@@ -33,7 +33,7 @@ def test_the_accounts_own_limit_is_usual_else_the_middle_one_of_all(project, oth
     assert usual_limit(account) == 1
 
 
-def test_the_middle_one_of_the_accounts_top_ups_is_usual(project, others):
+def test_the_median_of_the_accounts_top_ups_is_usual(project, others):
     account = account_of(project.organization)
     assert usual_grant(account) == WITHOUT_EXAMPLE
     grant_credits(others[0], AI_CREDITS, 8 * CREDIT)

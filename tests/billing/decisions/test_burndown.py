@@ -76,7 +76,7 @@ def test_a_limit_set_as_a_period_ends_belongs_to_the_next():
     assert (limit_at(day(20)), limit_at(day(20, month=4))) == (50, 10)
 
 
-def test_a_limit_that_cuts_time_like_the_one_before_adds_no_calendar():
+def test_a_limit_with_the_calendar_of_the_one_before_adds_no_calendar():
     limits = [Limit(set_at=day(at), anchor_day=anchor) for at, anchor in ((1, 9), (2, 9), (3, 1))]
 
     assert [calendar.anchor_day for calendar in Timeline(limits).calendars] == [1, 9, 1]

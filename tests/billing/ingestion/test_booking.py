@@ -292,7 +292,7 @@ def test_a_time_without_a_zone_is_in_utc(written):
         (NEWEST + timedelta.resolution, "timestamp_in_future"),
     ],
 )
-def test_a_time_may_be_off_so_far(off, reason):
+def test_a_time_is_taken_from_the_oldest_to_the_newest_that_is_plausible(off, reason):
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     item = usage_event(Project(pk=1, organization_id=uuid.UUID(int=7)), at=now + off)
     if reason is None:

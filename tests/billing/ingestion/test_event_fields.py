@@ -23,7 +23,7 @@ def test_a_whole_number_of_a_plausible_size_is_a_count(number):
 
 
 @pytest.mark.parametrize("number", [-1, 10**12 + 1, True, "1", 1.0, Decimal(1), None])
-def test_anything_else_is_no_count(number):
+def test_anything_else_is_not_a_count(number):
     assert count(number) is None
 
 

@@ -227,7 +227,7 @@ def test_data_that_cannot_be_read_after_the_end_or_an_error_does_no_harm() -> No
     assert (meter.finished, meter.failed, meter.unreadable) == (False, True, False)
 
 
-def test_an_event_that_the_end_cuts_off_is_unreadable() -> None:
+def test_an_event_cut_off_by_the_end_of_the_stream_is_unreadable() -> None:
     meter = meter_for("chat", stream=True, hide_usage=False)
     meter.feed(b"data: " + USAGE_CHUNK[:-1])
     meter.end()
@@ -242,7 +242,7 @@ def test_a_chat_stream_has_finished_when_the_connection_ends() -> None:
     assert (meter.finished, meter.complete) == (True, True)
 
 
-def test_a_mark_of_utf8_is_only_one_at_the_beginning() -> None:
+def test_a_byte_order_mark_counts_only_at_the_beginning() -> None:
     meter = meter_for("chat", stream=True, hide_usage=False)
     meter.feed(b": hi\n\n")
     meter.feed(b"\xef\xbb\xbfdata: " + USAGE_CHUNK + b"\n\n")

@@ -257,7 +257,7 @@ def test_a_block_of_a_token_that_belongs_to_no_project_is_found(accounts, projec
     assert sentence == "a token that belongs to no project is published as limited"
 
 
-def test_a_token_that_is_forgotten_is_in_no_set(accounts, project, redis_client):
+def test_a_forgotten_token_is_in_no_set(accounts, project, redis_client):
     ends = int(timezone.now().timestamp()) + 600
     accounts.allow(state="grace", suspended_until=ends)
     assert redis_client.zscore(SUSPENDED, project.api_token) == ends

@@ -128,7 +128,7 @@ def test_a_cursor_that_was_never_given_out_is_reset(follow, accounts, since):
     assert (answer["reset"], answer["version"]) == (True, follow()["version"])
 
 
-def test_a_cursor_below_the_first_is_reset(accounts):
+def test_a_cursor_before_the_first_change_is_reset(accounts):
     assert changes.changes_since(-1, None).is_reset
     assert not changes.changes_since(0, None).is_reset
 

@@ -46,7 +46,7 @@ def test_a_threshold_is_typed_in_credits_and_shown_again(staff, workspace, typed
     assert CostConfirmation.objects.get().ask_above_micro is None
 
 
-def test_what_is_no_amount_is_refused(staff, workspace):
+def test_a_text_that_is_not_an_amount_is_refused(staff, workspace):
     page = reverse("admin:workflows_costconfirmation_add")
     answer = save(staff, page, project=workspace.project_id, credits="-1")
     assert "is not an amount of credits" in answer.content.decode()

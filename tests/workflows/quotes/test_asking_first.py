@@ -152,7 +152,7 @@ def test_a_question_without_an_answer_expires(asking: World, hurried):
     mention, _ = ask(asking)
     asking.wait_for_end(mention, Mention.State.FAILED)
     wait_for_close(mention.workflow_id)
-    assert mention.outcome == "nobody answered what it may cost"
+    assert mention.outcome == "nobody answered the question about its cost"
     expired = "<@U1>, nobody answered in time, so I have not started this."
     assert last_said(asking, mention).startswith(expired)
     click(asking, run_of(mention))

@@ -240,7 +240,7 @@ def test_a_run_that_was_stopped_before_the_answer_does_not_go_on(workspace, run)
     quote(run)
     assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion(waits=True)
     TaskRun.objects.update(state="stopped", error="stopped by the message 2.1")
-    why = "ended before anybody answered what it may cost"
+    why = "ended before anybody answered the question about its cost"
     assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion(refusal=why)
     assert RunQuote.objects.get().state == "dropped"
     assert TaskRun.objects.get().error == "stopped by the message 2.1"

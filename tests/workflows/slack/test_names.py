@@ -100,7 +100,7 @@ def test_an_erased_name_stays_erased(workspace, slack):
     assert lookups(slack).count("users.info") == 3
 
 
-def test_somebody_never_named_is_not_looked_up_after_being_erased(workspace, slack):
+def test_an_erased_user_without_a_name_is_not_looked_up(workspace, slack):
     call_command("erase_slack_user", "T1", "U2")
     assert names(workspace, "U2") == {}
     tasks.look_up_slack_names()

@@ -155,7 +155,7 @@ class TestFiles:
     def test_a_file_that_is_not_text_is_named(self, thread: Thread, name, content, kind):
         thread.say("look", files=[thread.world.slack.attach(name, content, kind)])
         read = thread_context.read(thread.run())
-        assert f"U2 attached {name}, which is not shown: it is no text." in read
+        assert f"U2 attached {name}, which is not shown: it is not text." in read
 
     def test_a_long_file_is_cut(self, thread: Thread):
         long = b"line\n" * 20_000

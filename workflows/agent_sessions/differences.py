@@ -47,14 +47,14 @@ class Wanted:
 
     @property
     def pk(self) -> str:
-        """How a log names it."""
+        """The name in logs."""
         return f"{self.channel_id}/{self.thread_ts}"
 
 
 def differing(now: datetime, most: int) -> list[Wanted]:
     """Return at most this many threads whose session in Slack should change."""
     usable = ~Q(workspace__in=availability.without_sessions(now))
-    return [*_at_work(usable, now, most), *_over(usable, now, most)][:most]
+    return [*_at_work(usable, now, most), *_left_open(usable, now, most)][:most]
 
 
 def _at_work(usable: Q, now: datetime, most: int) -> list[Wanted]:
@@ -99,7 +99,7 @@ def _at_work(usable: Q, now: datetime, most: int) -> list[Wanted]:
     ]
 
 
-def _over(usable: Q, now: datetime, most: int) -> list[Wanted]:
+def _left_open(usable: Q, now: datetime, most: int) -> list[Wanted]:
     """Return the threads whose session is open although their last task has ended."""
     tasks = CodingTask.objects.filter(
         workspace=OuterRef("workspace"),

@@ -39,7 +39,7 @@ class Home:
     ask_for: UUID | None
     """The refused mention for which the person can ask for credits."""
     waits: bool
-    """Whether a request for credits of theirs waits."""
+    """Whether their request for credits is open."""
 
 
 def read(workspace: SlackWorkspace, user_id: str, now: datetime) -> Home:
