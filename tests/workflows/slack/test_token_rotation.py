@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from slack_sdk.errors import SlackApiError
 
 from projects import rotating_tokens
 from projects.models import RotatingToken, SlackWorkspace
+from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN
+from tests.settings import ON_POSTGRES
 from tests.workflows.test_notices import slack as slack
 from tests.workflows.test_notices import workspace as workspace
 from workflows import notices, tasks
@@ -124,14 +126,12 @@ def test_a_slow_renewal_leaves_no_other_token_to_two_processes(two_due, monkeypa
 
     monkeypatch.setattr(token_rotation, "web_client", slow_client)
     tasks.refresh_slack_tokens()
-    first, second = two_due
+    _, second = two_due
     assert due_meanwhile[0] == [second.pk]
     assert second.pk not in due_meanwhile[1]
 
 
-def test_a_token_that_fails_unexpectedly_leaves_the_others_their_turn(
-    slack, two_due, monkeypatch
-):
+def test_a_token_that_fails_unexpectedly_leaves_the_others_their_turn(slack, two_due, monkeypatch):
     clients = iter([None])  # for the first token, so its renewal fails
 
     def client(**options):
@@ -253,6 +253,39 @@ def test_an_installation_during_a_renewal_wins(slack, rotating, workspace):
     )
     assert kept is False
     assert bot_token() == BOT_TOKEN
+    assert RotatingToken.objects.get().refresh_token == "xoxe-1-newer"
+
+
+def is_anybody_waiting_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid IN "
+            "(SELECT pid FROM pg_stat_activity WHERE datname = current_database()))"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif(not ON_POSTGRES, reason="SQLite has one writer")
+@pytest.mark.django_db(transaction=True)
+def test_an_installation_and_a_renewal_do_not_wait_for_each_other(slack, rotating, workspace):
+    make_due()
+    lease = rotating_tokens.claim(RotatingToken.objects.get(), timezone.now())
+    token = RotatingToken.objects.get()
+
+    def replace() -> bool:
+        try:
+            now = timezone.now()
+            return rotating_tokens.replace(token, lease, "xoxe.x", "xoxe-1-x", HALF_A_DAY, now)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            SlackWorkspace.objects.select_for_update().get()  # as an installation does first
+            replaced = pool.submit(replace)
+            wait_until(is_anybody_waiting_for_a_lock)
+            rotating_tokens.keep(workspace, "xoxe-1-newer", HALF_A_DAY, timezone.now())
+        assert replaced.result(60) is False
     assert RotatingToken.objects.get().refresh_token == "xoxe-1-newer"
 
 
