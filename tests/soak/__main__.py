@@ -32,6 +32,7 @@ PROPERTIES = (
     "tests/gateway/body/test_requests.py",
     "tests/billing/test_billing_properties.py",
     "tests/billing/decisions/test_burndown.py",
+    "tests/billing/reports/test_apportionment.py",
     "tests/billing/test_credits.py",
     "tests/billing/decisions/test_decision.py",
     "tests/billing/test_periods.py",

@@ -79,6 +79,8 @@ def agent_worker_process(log: Path) -> subprocess.Popen[bytes]:
         "AGENT_COMMANDS": json.dumps(SHELL),
         "TEMPORAL_TASK_QUEUE": settings.TEMPORAL_TASK_QUEUE,
         "SANDBOX_UID": str(settings.SANDBOX_UID),
+        # A process that only hangs still holds its polls, and so loses a turn with each.
+        "AGENT_TURNS_AT_ONCE": "1",
     }
     with log.open("ab") as output:
         return subprocess.Popen(
