@@ -61,6 +61,8 @@ def replace(
     It is lost if the app was installed again meanwhile, which gave newer tokens.
     """
     with transaction.atomic():
+        # The workspace is locked first, as by an installation. A deadlock could lose the new token.
+        SlackWorkspace.objects.select_for_update().filter(pk=token.workspace_id).first()
         held = RotatingToken.objects.select_for_update().filter(pk=token.pk, refresh_at=lease)
         if held.first() is None:
             return False

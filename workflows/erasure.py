@@ -63,7 +63,7 @@ def erase(team: str, user_id: str) -> Erased:
     Notice.objects.filter(quotes, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(quotes).update(text=ERASED, blocks=[])
     # Slack still shows the titles of tasks in sessions, and in the Home tab.
-    showing.tell_again(tasks)
+    showing.erase(tasks)
     HomeTab.objects.filter(by_user).update(due_at=timezone.now(), revision=F("revision") + 1)
     return erased
 

@@ -20,6 +20,7 @@ from coding_tasks import runs
 from coding_tasks.failures import RepositoryBusy
 from coding_tasks.models import RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
+from projects import rotating_tokens
 from projects.hints import run_soon
 from quota.gate import QuotaUnknown
 from workflows import (
@@ -148,7 +149,11 @@ def announce_credits() -> None:
 @shared_task(expires=_TOKENS_EVERY)
 def refresh_slack_tokens() -> None:
     """Renew the bot tokens that expire soon."""
-    token_rotation.refresh_due(timezone.now())
+    # Slack may be slow, and each claim has to last for its own request, so each has its own time.
+    _sweep(
+        rotating_tokens.due(timezone.now()),
+        lambda token: token_rotation.refresh(token, timezone.now()),
+    )
 
 
 @shared_task(expires=_EXPIRES)

@@ -71,6 +71,9 @@ def notices(assessment: Assessment) -> list[ThresholdNotice]:
         noticed.append((period_start, account.warning_round, ThresholdNotice.RESOLVED))
     highest = max(decision.reached, default=0)
     credits = _credits_of_period(decision)
+    if account.announced_percent and account.announced_of_micro is None:
+        # Earlier versions did not store it. Unless it grows from now on, nothing is told twice.
+        account.announced_of_micro = credits
     if account.period_start != decision.period_start:
         account.announced_percent = account.warning_round = 0
     elif (highest < account.announced_percent or resolved) and _are_more(credits, account):
@@ -100,8 +103,7 @@ def _credits_of_period(decision: Decision) -> int | None:
 
 def _are_more(credits: int | None, account: Account) -> bool:
     """Return whether these are more credits than at the account's last announcement."""
-    before = account.announced_of_micro
-    return credits is None or before is None or credits > before
+    return credits is None or credits > (account.announced_of_micro or 0)
 
 
 def _plain(value: Any) -> Any:

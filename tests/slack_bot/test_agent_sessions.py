@@ -101,6 +101,15 @@ def test_an_erasure_takes_the_title_out_of_an_ended_session(webhook, run):
     assert session(webhook, run) == {"title": "[erased]", "initiator": "U1", "status": "closed"}
 
 
+def test_an_erasure_takes_the_title_out_of_a_session_that_slack_is_not_told_of(webhook, run):
+    session(webhook, run)
+    SlackWorkspace.objects.update(is_active=False)
+    erase("T1", "U1")
+    assert AgentSession.objects.get().title == ""
+    SlackWorkspace.objects.update(is_active=True)
+    assert session(webhook, run)["title"] == "[erased]"
+
+
 def test_twins_and_a_dead_process_set_a_status_once_at_a_time(webhook, run, monkeypatch):
     [wanted] = showing.due(timezone.now())
     AgentSession.objects.create(

@@ -60,8 +60,8 @@ def show(wanted: Wanted) -> None:
         _mine(session).update(status=wanted.status, title=wanted.title, due_at=None)
 
 
-def tell_again(tasks: QuerySet[CodingTask]) -> None:
-    """Have the titles of these tasks sent to Slack again, because they were erased."""
+def erase(tasks: QuerySet[CodingTask]) -> None:
+    """Forget the titles of these tasks, and have Slack told the new ones."""
     threads = AgentSession.objects.filter(
         Exists(
             tasks.filter(
@@ -69,10 +69,11 @@ def tell_again(tasks: QuerySet[CodingTask]) -> None:
                 channel_id=OuterRef("channel_id"),
                 thread_ts=OuterRef("thread_ts"),
             )
-        ),
-        status=Status.CLOSED,
+        )
     )
-    threads.update(status=Status.ACTIVE)  # so the next sweep closes it with its title
+    threads.update(title="")
+    # The next sweep closes it, and sets its title.
+    threads.filter(status=Status.CLOSED).update(status=Status.ACTIVE)
 
 
 def _take(wanted: Wanted, now: datetime) -> AgentSession | None:

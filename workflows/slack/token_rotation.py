@@ -25,12 +25,6 @@ _FINAL = {"invalid_refresh_token", "invalid_grant", "authorization_not_found"}
 """The refresh token is spent or revoked. Only a new installation gives another."""
 
 
-def refresh_due(now: datetime) -> None:
-    """Renew every token that is due."""
-    for token in rotating_tokens.due(now):
-        refresh(token, now)
-
-
 def refresh(token: RotatingToken, now: datetime) -> None:
     """Renew one token, unless another process does. The old one stays until there is a new one."""
     lease = rotating_tokens.claim(token, now)

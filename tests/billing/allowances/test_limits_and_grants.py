@@ -12,6 +12,7 @@ from billing.decisions.decision import FAR_FUTURE
 from billing.decisions.running_totals import ledger_sum
 from billing.ingestion.refunds import refund
 from billing.models import (
+    Account,
     AuditEntry,
     CreditGrant,
     DecisionRecord,
@@ -203,6 +204,21 @@ class TestThresholds:
             book(event)
             refund(UsageEvent.objects.get(uuid=event["uuid"]))
             assert self.noticed(project) == [30, 60, 100, ThresholdNotice.RESOLVED]
+
+    def test_a_refund_arms_nothing_that_an_earlier_version_announced(self, project):
+        set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
+        event = usage_event(project, "0.30")
+        book(event)
+        # An earlier version did not store of how many credits.
+        Account.objects.update(announced_of_micro=None)
+        refund(UsageEvent.objects.get(uuid=event["uuid"]))
+        book(usage_event(project, "0.30"))
+        told = [30, 60, 100, ThresholdNotice.RESOLVED]
+        assert self.noticed(project) == told
+
+        set_limit(project.organization, AI_CREDITS, 200 * CREDIT)
+        book(usage_event(project, "1.40"))
+        assert self.noticed(project) == [*told, 30, 60, 100]
 
     def test_credits_that_bring_usage_below_a_threshold_arm_it_again(self, project):
         set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])

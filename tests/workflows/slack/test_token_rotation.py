@@ -2,23 +2,25 @@
 
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from slack_sdk.errors import SlackApiError
 
 from projects import rotating_tokens
 from projects.models import RotatingToken, SlackWorkspace
+from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN
+from tests.settings import ON_POSTGRES
 from tests.workflows.test_notices import slack as slack
 from tests.workflows.test_notices import workspace as workspace
 from workflows import notices, tasks
 from workflows.models import Notice
 from workflows.slack import token_rotation
-from workflows.slack.client import client_for
+from workflows.slack.client import client_for, web_client
 
 HALF_A_DAY = timedelta(hours=12)
 
@@ -50,10 +52,15 @@ def make_due() -> None:
     RotatingToken.objects.update(refresh_at=timezone.now())
 
 
+def refresh_due(now: datetime) -> None:
+    for token in rotating_tokens.due(now):
+        token_rotation.refresh(token, now)
+
+
 def test_a_token_is_renewed_two_hours_before_its_end(slack, rotating):
-    token_rotation.refresh_due(rotating.expires_at - timedelta(hours=2, seconds=1))
+    refresh_due(rotating.expires_at - timedelta(hours=2, seconds=1))
     assert refreshes(slack) == []
-    token_rotation.refresh_due(rotating.expires_at - timedelta(hours=2))
+    refresh_due(rotating.expires_at - timedelta(hours=2))
     [sent] = refreshes(slack)
     assert sent["grant_type"] == "refresh_token"
     [call] = slack.calls("oauth.v2.access")
@@ -97,13 +104,52 @@ def test_processes_that_look_at_once_use_the_refresh_token_once(slack, rotating)
     assert bot_token().startswith("xoxe.")
 
 
+@pytest.fixture
+def two_due(slack, rotating, workspace) -> list[RotatingToken]:
+    """Two tokens that are due, in the order of their renewal. Slack doesn't know the first."""
+    other = SlackWorkspace.objects.create(
+        project=workspace.project, team_id="T2", bot_user_id="B2", bot_token="xoxb-2"
+    )
+    rotating_tokens.keep(other, "xoxe-1-other", timedelta(hours=5), timezone.now())
+    make_due()
+    return rotating_tokens.due(timezone.now())
+
+
+def test_a_slow_renewal_leaves_no_other_token_to_two_processes(two_due, monkeypatch):
+    due_meanwhile = []
+
+    def slow_client(**options):
+        due_meanwhile.append([token.pk for token in rotating_tokens.due(timezone.now())])
+        later = timezone.now() + timedelta(minutes=2)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+        return web_client(**options)
+
+    monkeypatch.setattr(token_rotation, "web_client", slow_client)
+    tasks.refresh_slack_tokens()
+    _, second = two_due
+    assert due_meanwhile[0] == [second.pk]
+    assert second.pk not in due_meanwhile[1]
+
+
+def test_a_token_that_fails_unexpectedly_leaves_the_others_their_turn(slack, two_due, monkeypatch):
+    clients = iter([None])  # for the first token, so its renewal fails
+
+    def client(**options):
+        return next(clients, web_client(**options))
+
+    monkeypatch.setattr(token_rotation, "web_client", client)
+    tasks.refresh_slack_tokens()
+    assert len(refreshes(slack)) == 1
+    assert SlackWorkspace.objects.get(team_id="T1").bot_token.startswith("xoxe.")
+
+
 def test_a_process_that_died_leaves_the_refresh_token_to_another(slack, rotating):
     make_due()
     now = timezone.now()
     assert rotating_tokens.claim(RotatingToken.objects.get(), now)
-    token_rotation.refresh_due(now + timedelta(seconds=59))
+    refresh_due(now + timedelta(seconds=59))
     assert refreshes(slack) == []
-    token_rotation.refresh_due(now + timedelta(seconds=61))
+    refresh_due(now + timedelta(seconds=61))
     assert len(refreshes(slack)) == 1
 
 
@@ -120,7 +166,7 @@ def test_a_spent_refresh_token_is_reported_and_not_tried_again(slack, rotating, 
     slack.fail_next("oauth.v2.access", error)
     make_due()
     tasks.refresh_slack_tokens()
-    token_rotation.refresh_due(timezone.now() + timedelta(days=1))
+    refresh_due(timezone.now() + timedelta(days=1))
     assert len(refreshes(slack)) == 1
     found = RotatingToken.objects.get()
     assert (found.problem, found.refresh_at) == (error, None)
@@ -141,10 +187,10 @@ def test_other_failures_are_tried_again(slack, rotating, error, status, wait):
     slack.fail_next("oauth.v2.access", error, status=status)
     make_due()
     now = timezone.now()
-    token_rotation.refresh_due(now)
+    refresh_due(now)
     found = RotatingToken.objects.get()
     assert (found.problem, found.refresh_at) == (error, now + wait)
-    token_rotation.refresh_due(now + wait)
+    refresh_due(now + wait)
     assert bot_token().startswith("xoxe.")
     assert RotatingToken.objects.get().problem == ""
 
@@ -153,7 +199,7 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(slack, rotating):
     slack.fail_next("oauth.v2.access", "ratelimited", retry_after=300)
     make_due()
     now = timezone.now()
-    token_rotation.refresh_due(now)
+    refresh_due(now)
     assert RotatingToken.objects.get().refresh_at == now + timedelta(minutes=5)
 
 
@@ -161,10 +207,10 @@ def test_a_slack_that_cannot_be_reached_is_tried_again(slack, rotating, settings
     real, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
     make_due()
     now = timezone.now()
-    token_rotation.refresh_due(now)
+    refresh_due(now)
     assert RotatingToken.objects.get().problem == "ConnectionRefusedError"
     settings.SLACK_API_URL = real
-    token_rotation.refresh_due(now + timedelta(minutes=1))
+    refresh_due(now + timedelta(minutes=1))
     assert bot_token().startswith("xoxe.")
 
 
@@ -207,6 +253,39 @@ def test_an_installation_during_a_renewal_wins(slack, rotating, workspace):
     )
     assert kept is False
     assert bot_token() == BOT_TOKEN
+    assert RotatingToken.objects.get().refresh_token == "xoxe-1-newer"
+
+
+def is_anybody_waiting_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid IN "
+            "(SELECT pid FROM pg_stat_activity WHERE datname = current_database()))"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif(not ON_POSTGRES, reason="SQLite has one writer")
+@pytest.mark.django_db(transaction=True)
+def test_an_installation_and_a_renewal_do_not_wait_for_each_other(slack, rotating, workspace):
+    make_due()
+    lease = rotating_tokens.claim(RotatingToken.objects.get(), timezone.now())
+    token = RotatingToken.objects.get()
+
+    def replace() -> bool:
+        try:
+            now = timezone.now()
+            return rotating_tokens.replace(token, lease, "xoxe.x", "xoxe-1-x", HALF_A_DAY, now)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            SlackWorkspace.objects.select_for_update().get()  # as an installation does first
+            replaced = pool.submit(replace)
+            wait_until(is_anybody_waiting_for_a_lock)
+            rotating_tokens.keep(workspace, "xoxe-1-newer", HALF_A_DAY, timezone.now())
+        assert replaced.result(60) is False
     assert RotatingToken.objects.get().refresh_token == "xoxe-1-newer"
 
 
