@@ -13,7 +13,7 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.quotes.past_runs import past_runs
 from tests.workflows.stopping.test_stopping import order
-from tests.workflows.temporal import history, wait_for_close
+from tests.workflows.temporal import wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
 from workflows import tasks
@@ -54,12 +54,6 @@ def click(world: World, run: TaskRun, wanted: str = State.ACCEPTED, user: str = 
     """Click a button; nobody tells the workflow but the sweep."""
     answering.answer(world.workspace, run.pk, user, wanted, timezone.now())
     tasks.settle_quotes()
-
-
-def signals(mention: Mention) -> list[str]:
-    """Return the names of the signals that the mention's workflow got."""
-    events = history(mention.workflow_id).events
-    return [each.workflow_execution_signaled_event_attributes.signal_name for each in events]
 
 
 def last_said(world: World, mention: Mention) -> str:
