@@ -10,7 +10,9 @@ _FENCE = re.compile(r"^\s*```")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.+?)\s*#*$")
 _BULLET = re.compile(r"^(\s*)[-*+]\s+")
 _CODE = re.compile(r"(`+[^`]*`+)")
-_BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
+_BOLD = re.compile(
+    r"\*\*(?=\S)(?P<stars>.+?)(?<=\S)\*\*|(?<!\w)__(?=\S)(?P<lines>(?:(?!__).)+)(?<=\S)__(?!\w)"
+)
 # The text is escaped, so "&lt;" and "&gt;" end an address as "<" and ">" would.
 _ADDRESS = r"https?://(?:(?!&[lg]t;)[^\s<>|`\"'()\[\]])+"
 _LINK = re.compile(rf"\[([^\[\]\n]+)\]\(({_ADDRESS})\)|({_ADDRESS})")
@@ -33,14 +35,26 @@ def from_markdown(text: str) -> str:
 
 def _line(line: str) -> str:
     if heading := _HEADING.match(line):
-        inside = _BOLD.sub(r"\2", heading[1])
+        inside = _BOLD.sub(lambda found: _bold(found) or found[0], heading[1])
         return f"*{inside}*" if "`" not in inside and "*" not in inside else _inline(inside)
     parts = _CODE.split(_BULLET.sub(r"\1• ", line))
     return "".join(part if index % 2 else _inline(part) for index, part in enumerate(parts))
 
 
 def _inline(text: str) -> str:
-    return _LINK.sub(_link, _BOLD.sub(r"*\2*", text))
+    return _LINK.sub(_link, _BOLD.sub(_in_stars, text))
+
+
+def _in_stars(found: re.Match[str]) -> str:
+    inside = _bold(found)
+    return f"*{inside}*" if inside else found[0]
+
+
+def _bold(found: re.Match[str]) -> str | None:
+    """Return the bold text, or None for a name such as `__main__`."""
+    if found["stars"]:
+        return found["stars"]
+    return found["lines"] if " " in found["lines"] else None
 
 
 def _link(found: re.Match[str]) -> str:
