@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.core import signing
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -29,6 +27,7 @@ from workflows import diffs, notices, wording
 from workflows.models import Notice
 from workflows.requests import message_of
 from workflows.slack.block_kit import button, buttons, section
+from workflows.slack.signed_ids import SignedIds
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +36,14 @@ PUBLISH_CONFIRMED = "workflows.tasks.publish_confirmed"
 GIVE_UP_AFTER = timedelta(hours=6)
 """How long after the agreement a repository that cannot be reached is still tried."""
 _MOST_TEXT = 2_900  # Slack takes 3,000 characters in a section
-_RUN = signing.Signer(salt="tollgate.publish")
+_RUN = SignedIds("tollgate.publish")
 
 
 def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
     """Return the notice that asks the requester whether the run's change is to be published."""
     owner = run.task.owner_slack_user_id
     text = wording.publish_question(owner, reasons)
-    push = button(wording.publish_button(), ACTION_ID, _RUN.sign(run.pk.hex), style="danger")
+    push = button(wording.publish_button(), ACTION_ID, _RUN.sign(run.pk), style="danger")
     # Each line has a section of its own, so that none is cut off because of the others.
     blocks = [*(section(line[:_MOST_TEXT]) for line in text.splitlines()), buttons(push)]
     return notices.claim(
@@ -54,9 +53,8 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
 
 def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
     """Take a click on the button. Only the requester's counts; others are told so once."""
-    try:
-        run_id = UUID(_RUN.unsign(value))
-    except (signing.BadSignature, ValueError):
+    run_id = _RUN.read(value)
+    if run_id is None:
         return
     run = TaskRun.objects.filter(pk=run_id, task__workspace=workspace).first()
     if run is None:

@@ -10,19 +10,18 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from django.core import signing
-
 from billing.credits import exact, parse_credits
 from workflows.credit_requests import words
 from workflows.slack.block_kit import button, buttons, section
+from workflows.slack.signed_ids import SignedIds
 
 ASK = "tollgate_ask_for_credits"
 APPROVE_FOR_TASK = "tollgate_approve_for_task"
 APPROVE = "tollgate_approve_credits"
 DECLINE = "tollgate_decline_credits"
 _LONGEST_REASON = 300
-_MENTION = signing.Signer(salt="tollgate.credit_request.mention")
-_REQUEST = signing.Signer(salt="tollgate.credit_request")
+_MENTION = SignedIds("tollgate.credit_request.mention")
+_REQUEST = SignedIds("tollgate.credit_request")
 
 
 class Until(StrEnum):
@@ -59,12 +58,12 @@ def offer_blocks(text: str, mention_id: UUID) -> list[dict[str, Any]]:
 
 def ask_button(mention_id: UUID, *, style: str = "") -> dict[str, Any]:
     """Return the button that asks for credits for a refused mention."""
-    return button(words.ASK, ASK, _MENTION.sign(mention_id.hex), style=style)
+    return button(words.ASK, ASK, _MENTION.sign(mention_id), style=style)
 
 
 def request_blocks(text: str, request_id: UUID, amount: str) -> list[dict[str, Any]]:
     """Return the message to those who decide, with its buttons."""
-    value = _REQUEST.sign(request_id.hex)
+    value = _REQUEST.sign(request_id)
     row = buttons(
         button(words.approve_for_task(amount), APPROVE_FOR_TASK, value, style="primary"),
         button(words.APPROVE, APPROVE, value),
@@ -75,19 +74,18 @@ def request_blocks(text: str, request_id: UUID, amount: str) -> list[dict[str, A
 
 def mention_of(value: str) -> UUID:
     """Return the mention in the value of an offer's button. Raises `ValueError` if it is forged."""
-    return _unsigned(_MENTION, value)
+    return _signed_by_us(_MENTION.read(value))
 
 
 def request_of(value: str) -> UUID:
     """Return the request in a button's value or a modal's metadata. Raises `ValueError`."""
-    return _unsigned(_REQUEST, value)
+    return _signed_by_us(_REQUEST.read(value))
 
 
-def _unsigned(signer: signing.Signer, value: str) -> UUID:
-    try:
-        return UUID(hex=signer.unsign(value))
-    except signing.BadSignature as error:
-        raise ValueError("not signed by us") from error
+def _signed_by_us(row_id: UUID | None) -> UUID:
+    if row_id is None:
+        raise ValueError("not signed by us")
+    return row_id
 
 
 # --- Modals --------------------------------------------------------------------------------------
@@ -172,7 +170,7 @@ def _modal(
     return {
         "type": "modal",
         "callback_id": callback_id,
-        "private_metadata": _REQUEST.sign(request_id.hex),
+        "private_metadata": _REQUEST.sign(request_id),
         "title": _plain(title),
         "submit": _plain(title),
         "close": _plain(words.CANCEL),

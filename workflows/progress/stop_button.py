@@ -3,18 +3,17 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from django.core import signing
-
 from coding_tasks.models import TaskRun
 from projects.models import SlackWorkspace
+from workflows.slack.signed_ids import SignedIds
 
 ACTION_ID = "tollgate_stop"
-_RUN = signing.Signer(salt="tollgate.stop")
+_RUN = SignedIds("tollgate.stop")
 
 
 def value_for(run_id: str) -> str:
     """Return the value of a run's button."""
-    return _RUN.sign(UUID(run_id).hex)
+    return _RUN.sign(UUID(run_id))
 
 
 def run_in(workspaces: Iterable[SlackWorkspace], run_id: UUID) -> TaskRun | None:
@@ -25,7 +24,4 @@ def run_in(workspaces: Iterable[SlackWorkspace], run_id: UUID) -> TaskRun | None
 
 def run_of(value: str) -> UUID | None:
     """Return the run of a button, or None if we did not make it."""
-    try:
-        return UUID(_RUN.unsign(value))
-    except (signing.BadSignature, ValueError):
-        return None
+    return _RUN.read(value)

@@ -3,14 +3,13 @@
 from enum import StrEnum
 from uuid import UUID
 
-from django.core import signing
-
 from billing.credits import exact
 from workflows.models import RunQuote
 from workflows.quotes import words
 from workflows.slack.block_kit import Block, button, buttons, section
+from workflows.slack.signed_ids import SignedIds
 
-_RUN = signing.Signer(salt="tollgate.quote")
+_RUN = SignedIds("tollgate.quote")
 
 
 class Action(StrEnum):
@@ -46,12 +45,9 @@ def question_blocks(text: str, quote: RunQuote) -> list[Block]:
 
 def value_for(run_id: UUID) -> str:
     """Return the value of the buttons of a run's question."""
-    return _RUN.sign(run_id.hex)
+    return _RUN.sign(run_id)
 
 
 def run_of(value: str) -> UUID | None:
     """Return the run of a button, or None if we did not make it."""
-    try:
-        return UUID(_RUN.unsign(value))
-    except (signing.BadSignature, ValueError):
-        return None
+    return _RUN.read(value)
