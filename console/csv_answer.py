@@ -6,8 +6,12 @@ from typing import Any
 
 from django.http import StreamingHttpResponse
 
+from billing.credits import exact, exact_dollars
 from billing.csv_lines import csv_lines
+from billing.reports.sums import Used
 
+AMOUNTS = ("generations", "credits", "dollars")
+"""The headers of `amounts`."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -19,3 +23,8 @@ def csv_answer(
     file = _UNSAFE.sub("-", name).strip("-.") or "table"
     answer.headers["Content-Disposition"] = f'attachment; filename="{file}.csv"'
     return answer
+
+
+def amounts(used: Used) -> tuple[int, str, str]:
+    """Return the last cells of a row about usage, with exact amounts."""
+    return used.events, exact(used.credits_micro), exact_dollars(used.credits_micro)

@@ -1,17 +1,16 @@
 """The tables of what all organizations used in a month, as CSV files with all rows."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date
 from typing import Any
 
 from django.http import Http404, HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 
-from billing.credits import exact, exact_dollars
 from billing.reports.ranking import Ranking
-from billing.reports.sums import Used
 from billing.reports.usage_sums import OverallUsage, month_of, overall_usage
-from console.csv_answer import csv_answer
+from console.csv_answer import AMOUNTS, amounts, csv_answer
 from console.overview.spending import ORGANIZATIONS
 from console.report_page import require
 from console.report_permissions import ORGANIZATION_USAGE
@@ -23,7 +22,6 @@ _DIVIDED: dict[str, Dimension] = {
     "models": MODELS,
 }
 TABLES = ("days", *_DIVIDED)
-_AMOUNTS = ("generations", "credits", "dollars")
 _CHUNK = 500
 _EVERYBODY = 10**9
 
@@ -39,25 +37,25 @@ def spending_csv(request: HttpRequest, table: str) -> StreamingHttpResponse:
     name = f"{table}-{month:%Y-%m}"
     if table == "days":
         usage = overall_usage(month, 0)
-        return csv_answer(name, ("day", "bucket", *_AMOUNTS), _days(usage))
+        return csv_answer(name, ("day", "bucket", *AMOUNTS), _days(usage))
     dimension = _DIVIDED[table]
     usage = overall_usage(month, _EVERYBODY)
     lines = _lines(getattr(usage, table), dimension)
-    return csv_answer(name, (*dimension.columns, *_AMOUNTS), lines)
+    return csv_answer(name, (*dimension.columns, *AMOUNTS), lines)
 
 
 def _month(text: str) -> date:
-    try:
+    with suppress(ValueError):
         month = date.fromisoformat(f"{text}-01")
-    except ValueError:
-        return month_of(timezone.now().astimezone(UTC).date())
-    return month if 2000 <= month.year < 2999 else month_of(timezone.now().date())
+        if 2000 <= month.year < 2999:
+            return month
+    return month_of(timezone.now().astimezone(UTC).date())
 
 
 def _days(usage: OverallUsage) -> Iterator[list[Any]]:
     for day, buckets in sorted(usage.this.days.items()):
         for resource, used in sorted(buckets.items()):
-            yield [day, resource, *_amounts(used)]
+            yield [day, resource, *amounts(used)]
 
 
 def _lines(ranking: Ranking, dimension: Dimension) -> Iterator[list[Any]]:
@@ -65,8 +63,4 @@ def _lines(ranking: Ranking, dimension: Dimension) -> Iterator[list[Any]]:
         chunk = ranking.top[start : start + _CHUNK]
         labels = labelled(dimension, (row.key for row in chunk))
         for row in chunk:
-            yield [*labels[row.key].values, *_amounts(row.used)]
-
-
-def _amounts(used: Used) -> tuple[int, str, str]:
-    return used.events, exact(used.credits_micro), exact_dollars(used.credits_micro)
+            yield [*labels[row.key].values, *amounts(row.used)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,7 +18,7 @@ from django.utils.http import urlencode
 from billing.admin.allowances import CreditsField
 from billing.admin.read_only import number as whole_number
 from billing.credits import provider_dollars
-from billing.decisions.timeline import load_timelines
+from billing.decisions.timeline import Timeline, load_timelines
 from billing.models import Account, Limit
 from billing.reports.apportionment import displayed
 from billing.reports.period_usage import PeriodUsage
@@ -86,9 +87,8 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
 
 def table_page(request: HttpRequest, organization_id: UUID, table: str) -> TemplateResponse:
     """Show a page of everything that a table has, for a period or between two dates."""
-    account, choice, contents = _table(request, organization_id, table)
     now = timezone.now()
-    timeline = load_timelines([account.pk])[account.pk]
+    account, timeline, choice, contents = _table(request, organization_id, table, now)
     pages = max(1, -(-len(contents.rows) // ROWS))
     number = min(max(whole_number(request.GET.get("page")), 1), pages)
     first = (number - 1) * ROWS
@@ -117,23 +117,23 @@ def table_page(request: HttpRequest, organization_id: UUID, table: str) -> Templ
 
 def table_csv(request: HttpRequest, organization_id: UUID, table: str) -> StreamingHttpResponse:
     """Return the whole table as a CSV file."""
-    account, choice, contents = _table(request, organization_id, table)
+    account, _, choice, contents = _table(request, organization_id, table, timezone.now())
     since = choice.span.start.astimezone(ZoneInfo(choice.zone)).date()
     name = f"{account.organization}-{account.resource}-{table}-{since}"
     return csv_answer(name, contents.header, contents.lines())
 
 
 def _table(
-    request: HttpRequest, organization_id: UUID, name: str
-) -> tuple[Account, SpanChoice, Contents]:
+    request: HttpRequest, organization_id: UUID, name: str, now: datetime
+) -> tuple[Account, Timeline, SpanChoice, Contents]:
     require(request, ORGANIZATION_USAGE)
     if name not in TABLES:
         raise Http404
     require(request, TABLES[name].permissions)
     account = _account(request, organization_id)
     timeline = load_timelines([account.pk])[account.pk]
-    choice = chosen_span(request.GET, timeline, timezone.now())
-    return account, choice, Contents(TABLES[name], account, choice.span)
+    choice = chosen_span(request.GET, timeline, now)
+    return account, timeline, choice, Contents(TABLES[name], account, choice.span)
 
 
 def _address(page: str, account: Account, table: str) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from billing.credits import exact, exact_dollars
 from billing.models import Account
 from billing.reports.apportionment import displayed, displayed_dollars, percents
 from billing.reports.sums import NOTHING, Span, Sums, Used, cut
+from console.csv_answer import AMOUNTS, amounts
 from console.report_permissions import ORGANIZATION_USAGE, THREADS
 from console.usage import dimensions
 from console.usage.dimensions import CHANNELS, MODELS, PRODUCTS, PROJECTS, USERS, Dimension, Label
@@ -95,7 +95,7 @@ class Contents:
     def header(self) -> list[str]:
         """The columns of the table as CSV."""
         named = [column for each in self.table.dimensions for column in each.columns]
-        return [*named, "generations", "credits", "dollars"]
+        return [*named, *AMOUNTS]
 
     def lines(self) -> Iterator[list[Any]]:
         """Yield the rows of the table as CSV, with exact amounts."""
@@ -104,8 +104,7 @@ class Contents:
             labels = self._labels([key for key, _ in chunk])
             for label, (_, used) in zip(labels, chunk, strict=True):
                 values = [value for each in label for value in each.values]
-                micro = used.credits_micro
-                yield [*values, used.events, exact(micro), exact_dollars(micro)]
+                yield [*values, *amounts(used)]
 
     def _labels(self, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Label, ...]]:
         known = [
