@@ -39,9 +39,10 @@ def receive_change(change: Edited | Deleted) -> None:
     workspace = installations.find(change.installation)
     if workspace is None:
         return
-    text = None if isinstance(change, Deleted) else change.text
-    is_gone = text is None or is_aside(text, workspace.bot_user_id)
-    if is_gone:
+    text = change.text if isinstance(change, Edited) else None
+    if text is not None and is_aside(text, workspace.bot_user_id):
+        text = None  # the author took it back
+    if text is None:
         changes.withdraw_run(workspace, change.channel_id, change.ts)
     found = Mention.objects.filter(
         workspace=workspace, channel_id=change.channel_id, ts=change.ts
@@ -49,7 +50,7 @@ def receive_change(change: Edited | Deleted) -> None:
     mention = found.first()
     if mention is None:
         return
-    if text is None or is_gone:
+    if text is None:
         changes.withdraw(mention)
     else:
         changes.rewrite(mention, text)

@@ -79,7 +79,7 @@ def _credits(home: Home) -> Iterable[Block]:
 def _usage(home: Home) -> Iterable[Block]:
     own, team = home.own.credits_micro, home.team.credits_micro
     yield section(words.own_share(own, team, home.since))
-    if home.team.credits_micro > 0:
+    if team > 0:
         yield section(f"{words.BY_DAY}\n```{_chart(home.days)}```")
     if home.spenders is not None and home.spenders.top:
         lines = [words.spender(row) for row in home.spenders.top]

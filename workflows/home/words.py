@@ -57,7 +57,7 @@ def task_title(task: OwnTask) -> str:
     title = " ".join(task.title.split()) or "(no title)"
     short = title if len(title) <= _LONGEST_TITLE else f"{title[:_LONGEST_TITLE]}…"
     # Slack ends the label of a link at a ">" or a "|", even if it is escaped as documented.
-    label = short.replace("|", "¦").replace("\n", " ")
+    label = short.replace("|", "¦")
     return link(task.permalink, label) if task.permalink else escape(short)
 
 

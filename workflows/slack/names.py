@@ -36,7 +36,8 @@ def _look_up(workspace: SlackWorkspace, row: SlackName) -> bool:
     """Look one name up. Return whether the workspace takes more calls now."""
     now = timezone.now()
     method = _METHODS.get(row.slack_id[:1], "conversations.info")
-    if pauses.find(workspace.pk, [method], now).until is not None:
+    pause = pauses.find(workspace.pk, [method], now)
+    if pause.until is not None:
         return False
     try:
         name = _ask(workspace, row.slack_id, method)
@@ -50,7 +51,8 @@ def _look_up(workspace: SlackWorkspace, row: SlackName) -> bool:
         log.info("slack gives no name", slack_id=row.slack_id, error=failure.error)
         slack_names.store(row, None)
         return failure.meaning is not Meaning.DISCONNECTED
-    pauses.note_answer(workspace.pk)
+    if pause.is_trial:
+        pauses.note_answer(workspace.pk)
     slack_names.store(row, name)
     return True
 
