@@ -52,7 +52,7 @@ def thousands_column(attribute: str) -> Any:
 
 
 def exact_or_nothing(micro: int | None) -> str:
-    """Return an exact amount of credits for a CSV file, empty if there is none."""
+    """Return an exact amount of credits for a CSV file, or nothing if it is unknown."""
     return "" if micro is None else exact(micro)
 
 
