@@ -345,7 +345,7 @@ def test_the_number_of_queries_does_not_depend_on_how_much_there_is(
         set_cap(organization, AI_CREDITS, "user", CREDIT)
         set_cap(organization, AI_CREDITS, "project", CREDIT)
         book(
-            usage_event(project, at=NOW, distinct_id=f"slack:T{number}:U1"),
+            usage_event(project, at=NOW, distinct_id=f"slack:T{project.pk}:U1"),
             usage_event(project, "NaN"),
         )
 
