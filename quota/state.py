@@ -15,7 +15,7 @@ from projects.principal import ProjectIdentity
 from quota import caps, decider, metrics
 from quota.account_state import AccountState
 from quota.models import QuotaState, SetMember
-from quota.published import limited_set
+from quota.published import limited_set, manual_blocks
 from quota.published.limited_set import Reading, RedisUnavailable
 from quota.resources import RESOURCES
 from quota.standing import Standing, build_standing, scores_in_database, scores_in_redis
@@ -78,6 +78,8 @@ def standings_from_database(
         with suppress(RedisUnavailable):
             reading = limited_set.read(identity.organization_id, identity.api_token)
     try:
+        if reading is not None:
+            manual_blocks.record_answered(identity.api_token, _by_hand_in_redis(reading))
         return _from_database(identity, reading, timezone.now())
     except DatabaseFailure as error:
         raise QuotaUnknown(f"the database cannot answer: {error}") from error
@@ -133,18 +135,22 @@ def _decide_again(identity: ProjectIdentity, resource: str) -> None:
         raise QuotaUnknown("an account could not be decided again") from error
 
 
-def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, float | None]:
-    """Return the blocks set by hand: from Redis, or as the reconciler last saw them there."""
+def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> Mapping[str, float | None]:
+    """Return the blocks set by hand: from Redis, or as they were last seen there."""
     if reading is not None:
-        return {
-            resource: found.score
-            for resource, found in reading.resources.items()
-            if found.is_by_hand
-        }
+        return _by_hand_in_redis(reading)
     rows = SetMember.objects.filter(
         token=identity.api_token, origin=SetMember.Origin.BY_HAND
     ).values_list("resource", "limited_until")
     return dict(rows)
+
+
+def _by_hand_in_redis(reading: Reading) -> dict[str, float]:
+    return {
+        resource: found.score
+        for resource, found in reading.resources.items()
+        if found.is_by_hand and found.score is not None
+    }
 
 
 @dataclass(frozen=True, slots=True)

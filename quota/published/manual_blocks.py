@@ -11,6 +11,7 @@ from uuid import UUID
 
 import redis
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from projects import change_feed
@@ -28,21 +29,35 @@ MAX_TOKEN_LENGTH = 200
 
 
 def record_seen(seen: Mapping[Member, float]) -> None:
-    """Make the rows match the blocks just seen and their scores.
+    """Make the rows match all blocks just seen and their scores.
 
-    Several reconcilers may call this at once. The change feed's lock makes sure that only one of
-    them records the change.
+    Several processes may record at once. The change feed's lock makes sure that only one of them
+    records the change.
     """
+    _record(seen, SetMember.objects.filter(origin=SetMember.Origin.BY_HAND))
+
+
+def record_answered(api_token: str, scores: Mapping[str, float]) -> None:
+    """Make one token's rows match its blocks, by resource, before a caller is told about them.
+
+    For callers that ask again only after a change. A block can come and go, or go and come back,
+    between two looks of the reconciler, which finds the change only if the rows have the answer.
+    """
+    rows = SetMember.objects.filter(origin=SetMember.Origin.BY_HAND, token=api_token)
+    _record({(resource, api_token): score for resource, score in scores.items()}, rows)
+
+
+def _record(seen: Mapping[Member, float], rows: QuerySet[SetMember]) -> None:
     wanted = {
         (resource, token): math.ceil(min(score, FAR_FUTURE))
         for (resource, token), score in seen.items()
         if len(token) <= MAX_TOKEN_LENGTH and token.isprintable()
     }
-    if _known() == wanted:
+    if _scores(rows) == wanted:
         return
     with transaction.atomic():
         change_feed.cursor(lock=True)
-        known = _known()
+        known = _scores(rows)
         changed = {
             member
             for member in known.keys() | wanted.keys()
@@ -77,8 +92,7 @@ def carry_over(organization_id: UUID, old_token: str, new_token: str) -> None:
         logger.warning("blocks set by hand were not copied to a replaced token: %r", error)
 
 
-def _known() -> dict[Member, int | None]:
-    rows = SetMember.objects.filter(origin=SetMember.Origin.BY_HAND)
+def _scores(rows: QuerySet[SetMember]) -> dict[Member, int | None]:
     return {
         (resource, token): score
         for resource, token, score in rows.values_list("resource", "token", "limited_until")

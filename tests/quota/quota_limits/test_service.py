@@ -5,10 +5,16 @@ from datetime import datetime
 import pytest
 
 from billing.allowances.caps import set_cap
+from projects.change_feed import Change
+from quota.account_state import FAR_FUTURE
+from quota.models import SetMember
+from quota.published.limited_set import limits_key
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.quota_limits.requests import SERVICE, ai_credits, bearer, path
 from tests.quota.world import Accounts, HeldCommits
+
+LIMITS = limits_key(AI_CREDITS)
 
 pytestmark = pytest.mark.django_db
 
@@ -41,6 +47,57 @@ def test_the_service_gets_the_database_state_while_redis_is_behind(
     answer = ai_credits(client.get(path(project.pk), {"group": "eu:1"}, headers=SERVICE))
     assert (answer["limited"], answer["version"]) == (False, state.version)
     assert answer["allotment_micro"] == 792 * MICRO
+
+
+class TestBlocksSetByHandBetweenTwoLooksOfTheReconciler:
+    """The service asks again only after a change, so what it was told must lead to one."""
+
+    @pytest.fixture
+    def is_told(self, client, project):
+        """Return whether the service is told that the project is limited."""
+        return lambda: ai_credits(client.get(path(project.pk), headers=SERVICE))["limited"]
+
+    @pytest.fixture
+    def changes(self, accounts):
+        start = Change.objects.count()
+        return lambda: Change.objects.count() - start
+
+    def test_one_that_goes_again_is_reported(
+        self, accounts, project, trusted_redis, redis_client, is_told, changes
+    ):
+        trusted_redis()
+        redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+        assert is_told() is True
+        told = changes()
+        redis_client.zrem(LIMITS, project.api_token)
+        trusted_redis()
+        assert changes() > told
+        assert is_told() is False
+
+    def test_one_that_comes_back_is_reported(
+        self, accounts, project, trusted_redis, redis_client, is_told, changes
+    ):
+        redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+        trusted_redis()
+        redis_client.zrem(LIMITS, project.api_token)
+        assert is_told() is False
+        told = changes()
+        redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+        trusted_redis()
+        assert changes() > told
+        assert is_told() is True
+
+    def test_only_what_has_changed_is_recorded(
+        self, stranger, project, trusted_redis, redis_client, is_told, changes
+    ):
+        redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE, stranger.api_token: FAR_FUTURE})
+        trusted_redis()
+        before = changes()
+        assert is_told() is True
+        assert changes() == before
+        redis_client.zrem(LIMITS, project.api_token)
+        assert is_told() is False
+        assert SetMember.objects.get(origin="by_hand").token == stranger.api_token
 
 
 def test_the_service_gets_the_caps_that_apply_to_a_call(client, project):
