@@ -16,6 +16,7 @@ MAXIMUM_MICRO = 10**17
 _MAXIMUM_COST = Decimal(1_000_000)
 _COST = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?([eE][+-]?\d{1,3})?", re.ASCII)
 _CREDITS = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
+_SHOWN = MICRO // 100  # the smallest amount that two decimals show
 _EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 
@@ -75,8 +76,10 @@ def parse_credits(text: str) -> int:
 
 def dollars(micro: int) -> str:
     """Return what an amount of credits is worth, for people: 1 credit is 1 cent."""
-    if 0 < abs(micro) < MICRO:
-        return "<$0.01" if micro > 0 else ">-$0.01"
+    if 0 < micro < MICRO:
+        return "<$0.01"
+    if -MICRO < micro < 0:
+        return ">-$0.01"
     amount = Decimal(micro) / MICRO / 100
     return f"{'-' if amount < 0 else ''}${abs(amount):,.2f}"
 
@@ -109,6 +112,8 @@ def display(micro: int | None) -> str:
     """Return an amount for people, with two decimals. Shows 0.00 only for exactly zero."""
     if micro is None:
         return "–"
-    if 0 < abs(micro) < MICRO // 100:
-        return "<0.01" if micro > 0 else ">-0.01"
+    if 0 < micro < _SHOWN:
+        return "<0.01"
+    if -_SHOWN < micro < 0:
+        return ">-0.01"
     return f"{Decimal(micro) / MICRO:,.2f}"

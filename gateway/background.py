@@ -123,8 +123,7 @@ class Background:
 
     async def _learn_from_feed(self) -> None:
         """Apply what the leader wrote: revoked credentials and when Django last answered."""
-        seconds, micros = await self._redis.execute("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        now_ms = await self._redis.now_ms()
         raw_confirmed, raw_resets = await self._redis.execute(
             "HMGET", keys.FEED, "confirmed_at", "resets"
         )

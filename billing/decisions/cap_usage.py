@@ -111,7 +111,7 @@ def recount(account: Account, period: Period) -> None:
         _add_to(row, caps, counted)
         row.exhausted = subject in known
         made.append(row)
-    CapState.objects.bulk_create(made, batch_size=500)
+    CapState.objects.bulk_create(made, batch_size=1_000)
 
 
 def counts_of_ledger(

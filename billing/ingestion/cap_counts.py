@@ -28,12 +28,10 @@ def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectU
     counts: dict[Subject, SubjectUsage] = defaultdict(SubjectUsage)
     for row in rows:
         for scope, column in SUBJECT_OF.items():
-            subject = getattr(row, column)
-            if not subject:
-                continue
-            counted = counts[scope, str(subject)]
-            if period.start <= row.occurred_at < period.end:
-                counted.usage += row.credits_micro
-            if row.group:
-                counted.booked[row.group] += row.debited_micro
+            if subject := getattr(row, column):
+                counted = counts[scope, str(subject)]
+                if period.start <= row.occurred_at < period.end:
+                    counted.usage += row.credits_micro
+                if row.group:
+                    counted.booked[row.group] += row.debited_micro
     return counts

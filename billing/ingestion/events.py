@@ -30,6 +30,7 @@ MAXIMUM_DEBIT_MICRO = 2**53
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PROJECT = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?(E-[0-9]{1,2})?", re.ASCII)
+_LONGEST_DETAIL = 300
 _LARGEST_COUNT = 10**12  # far beyond any call, and sums of millions still fit the column
 
 
@@ -65,12 +66,15 @@ class NestedTooDeeply(Exception):
 
 
 class UnbookableEvent(Exception):
-    """Raised for an event that can't be booked, with the reason and a detail for people."""
+    """Raised for an event that can't be booked, with the reason and a detail for people.
+
+    A long detail is cut to what its column holds.
+    """
 
     def __init__(self, reason: QuarantineReason, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = detail[:_LONGEST_DETAIL]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

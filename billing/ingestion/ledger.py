@@ -163,7 +163,7 @@ def _account_ids(keys: Collection[AccountKey]) -> list[int]:
     """Return the ids of accounts, creating missing ones."""
     organizations = {organization_id for organization_id, _ in keys}
     ids = _ids_by_key(organizations)
-    if not ids.keys() >= set(keys):
+    if any(key not in ids for key in keys):
         ensure_accounts(organizations)
         ids = _ids_by_key(organizations)
     return [ids[key] for key in keys]
@@ -317,7 +317,7 @@ def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
     return QuarantinedEvent(
         event_uuid=str(incoming.uuid) if incoming.uuid else "",
         reason=error.reason,
-        detail=error.detail[:300],
+        detail=error.detail,
         awaits=_awaited(incoming, error),
         payload=incoming.payload,
         payload_sha256=incoming.sha256,

@@ -28,16 +28,16 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
     if event.account_id is None or event.adjusts is not None:
         raise NotRefundable(f"event {event.uuid} has nothing to refund")
     with transaction.atomic():
-        accounts = lock_accounts([event.account_id])
+        [account] = lock_accounts([event.account_id])
         now = timezone.now()
         adjustments = UsageEvent.objects.filter(account=event.account_id, adjusts=event.uuid)
         row = refund_row(event, list(adjustments), now)
         if row is None:
             raise NotRefundable(f"event {event.uuid} has nothing to refund")
-        book_rows([row], accounts, now)
+        book_rows([row], [account], now)
         audit.record(
             AuditEntry.Action.EVENT_REFUNDED,
-            accounts[0].organization,
+            account.organization,
             actor=actor,
             reason=reason,
             event=str(event.uuid),

@@ -40,7 +40,7 @@ def take_waiting_corrections(
                     QuarantineReason.CONFLICT, "this uuid is booked with another payload"
                 )
         except UnbookableEvent as error:
-            correction.reason, correction.detail = error.reason, error.detail[:300]
+            correction.reason, correction.detail = error.reason, error.detail
         else:
             taken[row.uuid] = row
             correction.state = QuarantinedEvent.State.BOOKED

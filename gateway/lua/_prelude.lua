@@ -21,10 +21,10 @@ end
 local function ms_until_a_token(tokens, per_minute)
   return math.ceil((1 - tokens) * 60000 / per_minute)
 end
--- Add the amount to a counter of every scope in a list like 'tollgate:scope:… tollgate:run:…'.
+-- Add the amount to a counter of every hash in a list like 'tollgate:account:… tollgate:run:…'.
 local function each_scope(scopes, counter, amount)
   for scope in string.gmatch(scopes, '%S+') do
-    -- A negative `held` would raise the cap, so it is reset to zero.
+    -- A negative `held` would raise the limit or cap, so it is reset to zero.
     if redis.call('HINCRBY', scope, counter, amount) < 0 and counter == 'held' then
       redis.call('HSET', scope, counter, '0')
     end

@@ -19,8 +19,8 @@ if e[1] then
     return {'kept', e[2]}
   end
   local age = now - tonumber(e[5])
-  local lease = tonumber(redis.call('ZSCORE', KEYS[2], e[3]) or '0')
-  if age < tonumber(ARGV[5]) or (age < tonumber(ARGV[4]) and now < lease)
+  local lease = redis.call('ZSCORE', KEYS[2], e[3])
+  if age < tonumber(ARGV[5]) or (age < tonumber(ARGV[4]) and lease and now < tonumber(lease))
       or redis.call('HEXISTS', 'tollgate:holds:' .. e[3], e[4]) == 1 then
     return {'under_way', ''}
   end

@@ -27,7 +27,7 @@ if not p[1] then
 end
 local asked_at = tonumber(p[4])
 local age_of_answer = now - asked_at
-local confirmed = tonumber(redis.call('HGET', feed, 'confirmed_at') or '0')
+local confirmed = tonumber(redis.call('HGET', feed, 'confirmed_at') or p[4])
 if p[5] then
   confirmed = math.min(confirmed, tonumber(p[5]))
 end
@@ -74,16 +74,16 @@ if compared and remaining < bound then
   return unless_held_before('short', remaining, held)
 end
 local run_cap, accepted, scopes = tonumber(ARGV[8]), tonumber(ARGV[14] or ''), ''
-if accepted and (not run_cap or accepted < run_cap) then
-  run_cap = accepted
+if accepted then
+  run_cap = math.min(accepted, run_cap or accepted)
 end
 if p[8] then
   -- Django's answer about caps: version, cap of a run, whether this project is capped, whether
   -- users are.
   local version, of_run, of_project, of_users = string.match(p[8], '^(%d+) (%d*) (%d) (%d)$')
   of_run = tonumber(of_run)
-  if of_run and (not run_cap or of_run < run_cap) then
-    run_cap = of_run
+  if of_run then
+    run_cap = math.min(of_run, run_cap or of_run)
   end
   local capped = {}
   if of_project == '1' then
@@ -145,7 +145,7 @@ if KEYS[7] ~= '' then
     redis.call('EXPIRE', KEYS[7], 2592000)
   end
 end
-if remaining >= 0 then
+if compared then
   remaining = remaining - bound
 end
 return {'held', remaining, held + bound, age, '', age_of_answer, redis.call('INCR', KEYS[6]),

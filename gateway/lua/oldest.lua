@@ -4,8 +4,11 @@
 local PAGE = 20
 local most, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local entries, bytes, from = {}, 0, '-'
-repeat
+while #entries < most do
   local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', math.min(PAGE, most - #entries))
+  if #page == 0 then
+    return entries
+  end
   for _, entry in ipairs(page) do
     for _, text in ipairs(entry[2]) do
       bytes = bytes + #text
@@ -16,5 +19,5 @@ repeat
     entries[#entries + 1] = entry
     from = '(' .. entry[1]
   end
-until #page < PAGE or #entries >= most or bytes > most_bytes
+end
 return entries

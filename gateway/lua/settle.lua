@@ -29,11 +29,7 @@ if hold then
   local bound
   account, bound, scopes = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
   redis.call('HDEL', KEYS[1], hold_id)
-  -- A negative `held` would raise the limit, so it is reset to zero.
-  if redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound) < 0 then
-    redis.call('HSET', 'tollgate:account:' .. account, 'held', '0')
-  end
-  each_scope(scopes, 'held', '-' .. bound)
+  each_scope('tollgate:account:' .. account .. ' ' .. scopes, 'held', '-' .. bound)
 end
 if mode == 'release' then
   return {'settled', redis.call('INCR', KEYS[3])}

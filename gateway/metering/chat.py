@@ -129,7 +129,8 @@ class ChatReader(Reader):
             self.failed = True
         if not is_given(completion.usage):
             return False
-        self.final = self._update(completion.usage, ended=ended) and ended
+        self._update(completion.usage, ended=ended)
+        self.final = ended
         return True
 
     def _count(self, said: _Said) -> None:
@@ -150,13 +151,13 @@ class ChatReader(Reader):
                 if each is not None:
                     add(each.arguments or each.input)
 
-    def _update(self, raw: msgspec.Raw, *, ended: bool) -> bool:
-        """Take in reported usage; return whether it can be read."""
+    def _update(self, raw: msgspec.Raw, *, ended: bool) -> None:
+        """Take in reported usage, or note that it cannot be read."""
         try:
             reported = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
-            return False
+            return
         self.unreadable = False
         self.usage = usage_of(
             reported.prompt_tokens,
@@ -167,4 +168,3 @@ class ChatReader(Reader):
         self.input_reported = True
         if ended or reported.completion_tokens:  # zeros before the end don't cover the text so far
             self.unreported.reset()
-        return True

@@ -47,7 +47,8 @@ def shape_of(struct: type[msgspec.Struct]) -> Shape:
 def _shape(type_info: msgspec.inspect.Type) -> Shape:
     if isinstance(type_info, msgspec.inspect.UnionType):
         parts = [each for each in type_info.types if not isinstance(each, msgspec.inspect.NoneType)]
-        return _shape(parts[0]) if len(parts) == 1 else Leaf.TEXT
+        part, *others = parts
+        return Leaf.TEXT if others else _shape(part)
     if isinstance(type_info, msgspec.inspect.StructType):
         return {field.encode_name: _shape(field.type) for field in type_info.fields}
     if isinstance(type_info, msgspec.inspect.ListType):
@@ -277,7 +278,8 @@ class Excerpt:
         elif byte == _OPEN_OBJECT and isinstance(self._shape, dict):
             self._open(True, self._shape, b"{", _State.KEY_OR_END)
         elif byte == _OPEN_ARRAY and isinstance(self._shape, list):
-            self._open(False, self._shape[0], b"[", _State.ELEMENT_OR_END)
+            [element] = self._shape
+            self._open(False, element, b"[", _State.ELEMENT_OR_END)
         elif byte in b"{[":
             self._begin(_State.IN_CONTAINER, MAX_VALUE if self._shape is Leaf.WHOLE else 0)
             self._depth = 1

@@ -272,16 +272,17 @@ class Stream(_Metered):
                 self._name = b""
                 self._has_data = self._only_usage = False
             elif line[:5] == b"data:":
+                data = line[5:]
                 if self._data is None:
                     try:
-                        if read(line[5:], self._name):
+                        if read(data, self._name):
                             self._only_usage = True
                     except UNREADABLE:
-                        self._odd_data(line[5:])
+                        self._odd_data(data)
                     else:
                         self._has_data = True
                 else:
-                    self._odd_data(line[5:])
+                    self._odd_data(data)
                 if self._only_usage:
                     found.append(number)
             elif line[:6] == b"event:":

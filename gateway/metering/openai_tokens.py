@@ -39,7 +39,7 @@ def usage_of(
     lifetimes = read.cache_write_tokens_details or CacheWrites()
     cached = min(read.cached_tokens or 0, everything)
     long_lived = min(lifetimes.ttl_12h_tokens or 0, everything - cached)
-    written = min(max(read.cache_write_tokens or 0, long_lived), everything - cached)
+    written = min(max(read.cache_write_tokens or long_lived, long_lived), everything - cached)
     return Usage(
         input=everything - cached - written,
         cache_read=cached,

@@ -100,7 +100,7 @@ def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
 def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
     """Return the rates of the tier and speed that were reported, or else asked for."""
     provider, model, tier, fast = record.provider, record.model, usage.service_tier, usage.fast
-    if tier is not None and not prices.is_standard(provider, tier):
+    if not prices.is_standard(provider, tier):
         try:
             return prices.rates(provider, model, tier)
         except UnknownPrice:

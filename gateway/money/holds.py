@@ -92,8 +92,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
 
     hold_id: str
     mode: Literal["hold", "reap", "force", "release"]
-    cost_micro: int
-    event: bytes
+    cost_micro: int = 0
+    event: bytes = b""
     account: str = ""
     group: str = ""
     correct: "Callable[[], Settlement] | None" = None
@@ -231,7 +231,7 @@ class Holds:
 
     def release(self, hold_id: str) -> None:
         """Release a hold in the background. It gets no event."""
-        self._spool(Settlement(hold_id, "release", 0, b""))
+        self._spool(Settlement(hold_id, "release"))
 
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
@@ -268,7 +268,7 @@ class Holds:
             except RedisError:
                 logger.exception("a settlement was refused", hold_id=settlement.hold_id)
                 await asyncio.sleep(LAST_RETRY)
-                self._unsettled.rotate(-1)
+                self._unsettled.append(self._unsettled.popleft())
             else:
                 self._unsettled.popleft()
                 delay = FIRST_RETRY
@@ -281,20 +281,15 @@ class Holds:
     async def beat(self) -> None:
         """Renew the lease, notice when Redis fell back to an earlier state, and release strays."""
         began = time.monotonic()
-        seconds, micros = await self._redis.execute("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        now_ms = await self._redis.now_ms()
         await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
-        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
-        if (
-            int(sequence or 0) < self._sequence
-            or (generation or b"").decode() != self._generation
-            or self._restarted()
-        ):
+        sequence, generation = await self._state_of_redis()
+        if sequence < self._sequence or generation != self._generation or self._restarted():
             # Don't forget anything before the replay, however long Redis was down: the remembered
             # settlements and ids are needed to repeat exactly what was lost.
             self._replay()
         elif self._replaying is None or self._replaying.done():
-            self._sequence = int(sequence or 0)
+            self._sequence = sequence
             await self._forget_before(began, now_ms)
             await self._release_strays()
 
@@ -302,9 +297,10 @@ class Holds:
         """Forget settlements that Redis has already persisted."""
         while self._remembered and self._remembered[0][0] < began - REMEMBERED_SECONDS:
             self._remembered.popleft()
-        kept = LONGEST_MARK_MS if self._unsettled else 0
+        if self._unsettled:
+            now_ms -= LONGEST_MARK_MS
         settled = keys.settled(self.owner)
-        await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
+        await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms)
         await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
 
     async def _release_strays(self) -> None:
@@ -339,12 +335,12 @@ class Holds:
         The first process to notice writes a new generation, so the others notice too. No process
         admits calls until all of them had time to repeat what they remember.
         """
-        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        sequence, generation = await self._state_of_redis()
         server = self._redis.server
-        if int(sequence or 0) < self._sequence:
+        if sequence < self._sequence:
             metrics.LOST_DATA.labels("rewound").inc()
             logger.error("redis fell back to an earlier state; repeating recent settlements")
-            generation = uuid.uuid4().hex.encode()
+            generation = uuid.uuid4().hex
             await self._redis.execute("SET", keys.GENERATION, generation)
         epoch = await self._redis.execute("GET", keys.GROUP_EPOCH)
         for _, settlement in list(self._remembered):
@@ -363,8 +359,13 @@ class Holds:
         await self._release_strays()
         if self._sequence:
             await asyncio.sleep(REPLAY_GRACE)
-        self._generation, self._server = (generation or b"").decode(), server
-        self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
+        self._generation, self._server = generation, server
+        self._sequence, _ = await self._state_of_redis()
+
+    async def _state_of_redis(self) -> tuple[int, str]:
+        """Return the sequence and the generation that Redis has now."""
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        return int(sequence or 0), (generation or b"").decode()
 
 
 def run_settlement(

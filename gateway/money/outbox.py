@@ -44,7 +44,7 @@ class Outbox:
         self._redis = redis
         self._api = api
         self._resolver = resolver
-        self._delay = 0.0
+        self._delay = FIRST_RETRY  # after the next failure
 
     async def step(self) -> float:
         """Deliver one batch; return how many seconds to wait before the next."""
@@ -56,18 +56,16 @@ class Outbox:
                 return POLL_SECONDS
             await self._deliver([_Entry(entry_id, fields) for entry_id, fields in entries])
         except (TollgateUnavailable, TollgateUnusable) as error:
-            self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
-            logger.warning(
-                "events wait", error=str(error), waiting=len(entries), retry_in=self._delay
-            )
-            return self._delay
-        self._delay = 0.0
+            delay, self._delay = self._delay, min(self._delay * 2, LAST_RETRY)
+            logger.warning("events wait", error=str(error), waiting=len(entries), retry_in=delay)
+            return delay
+        self._delay = FIRST_RETRY
         return 0.0 if more else POLL_SECONDS
 
     async def _deliver(self, entries: "list[_Entry]") -> None:
         """Deliver. If billing refuses a whole batch, halve it until the culprit is alone."""
         try:
-            if len(entries) == 1 and len(entries[0].event) > BATCH_BYTES:
+            if sum(len(entry.event) for entry in entries) > BATCH_BYTES:
                 raise BatchRefused("larger than a batch may be")
             results = await self._api.deliver([entry.event for entry in entries])
         except BatchRefused as error:
@@ -85,9 +83,10 @@ class Outbox:
             if result.status not in BOOKED | SET_ASIDE | {"refused"}:
                 continue  # an unknown status is no answer: the event stays in the stream
             metrics.EVENTS_DELIVERED.labels(result.status).inc()
+            status = "booked"
             if result.status not in BOOKED:
                 logger.error("billing set an event aside", uuid=result.uuid, why=result.reason)
-            status = "booked" if result.status in BOOKED else result.status
+                status = result.status
             arguments += [entry.id, entry.account, entry.debited, status]
         if arguments:
             await self._redis.run(ACKNOWLEDGE, [keys.EVENTS, keys.SET_ASIDE], *arguments)
@@ -107,10 +106,7 @@ class Outbox:
         because some of them may have been booked already. No delivery is under way here, so the
         pending amount is exactly what the ledger does not know yet.
         """
-        for raw, noticed_ms in await self._resynchronisations():
-            if oldest_ms is not None and oldest_ms <= noticed_ms:
-                continue
-            project_id = int(raw)
+        for project_id in await self._resynchronisations(oldest_ms):
             answer = await self._resolver.refresh(project_id)
             for found in answer.limited.values():
                 await self._redis.run(
@@ -118,9 +114,14 @@ class Outbox:
                 )
             await self._redis.execute("ZREM", keys.RESYNC, project_id)
 
-    async def _resynchronisations(self) -> list[tuple[bytes, float]]:
+    async def _resynchronisations(self, oldest_ms: int | None) -> list[int]:
+        """Return the projects whose loss was noticed before the oldest waiting event."""
         found = await self._redis.execute("ZRANGE", keys.RESYNC, 0, -1, "WITHSCORES")
-        return [(raw, float(at)) for raw, at in zip(found[::2], found[1::2], strict=True)]
+        return [
+            int(raw)
+            for raw, noticed_ms in zip(found[::2], found[1::2], strict=True)
+            if oldest_ms is None or float(noticed_ms) < oldest_ms
+        ]
 
 
 class _Entry:

@@ -23,6 +23,7 @@ logger = structlog.get_logger("gateway.money.posthog")
 
 BATCH = 200
 POLL_SECONDS = 0.25
+CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 FIRST_RETRY = 0.5
 LAST_RETRY = 60.0
@@ -56,8 +57,8 @@ class PostHogOutbox:
         self._redis = redis
         self._origin = Origin.of(posthog.host)
         self._key = posthog.api_key
-        self._client = HttpClient(connect_timeout=2.0, egress=egress)
-        self._delay = 0.0
+        self._client = HttpClient(CONNECT_SECONDS, egress)
+        self._delay = FIRST_RETRY  # after the next failure
 
     def close(self) -> None:
         """Close the connections."""
@@ -72,11 +73,11 @@ class PostHogOutbox:
         try:
             await self._deliver([(entry_id, fields[1]) for entry_id, fields in entries])
         except _Unavailable as error:
-            self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
+            delay, self._delay = self._delay, min(self._delay * 2, LAST_RETRY)
             metrics.POSTHOG_FAILURES.inc()
-            logger.warning("events wait for PostHog", error=str(error), retry_in=self._delay)
-            return self._delay
-        self._delay = 0.0
+            logger.warning("events wait for PostHog", error=str(error), retry_in=delay)
+            return delay
+        self._delay = FIRST_RETRY
         return 0.0 if more else POLL_SECONDS
 
     async def _measure(self) -> int:
@@ -90,7 +91,7 @@ class PostHogOutbox:
     async def _deliver(self, entries: list[tuple[bytes, bytes]]) -> None:
         """Deliver. Halve a refused batch until the culprit is alone, and set that aside."""
         try:
-            if len(entries) == 1 and len(entries[0][1]) > BATCH_BYTES:
+            if sum(len(event) for _, event in entries) > BATCH_BYTES:
                 raise _Refused("larger than a batch may be")
             await self._send([_for_posthog(event) for _, event in entries])
         except _Refused as error:
@@ -121,7 +122,7 @@ class PostHogOutbox:
             raise _Unavailable(str(error) or "timed out") from None
         if status in (400, 413, 422):
             raise _Refused(f"status {status}")
-        if not 200 <= status < 300:  # also 401: events wait until an operator fixes the key
+        if status >= 300:  # also 401: events wait until an operator fixes the key
             raise _Unavailable(f"status {status}")
 
 

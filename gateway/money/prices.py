@@ -9,6 +9,7 @@ A missing price never means free: it is None here, and a call that could need it
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -235,7 +236,7 @@ class Prices:
         self._in_a_region = openai_in_a_region
         self._cache: dict[tuple[str, str, str | None, bool], Rates] = {}
         self._dearest: dict[tuple[str, str], Rates] = {}
-        self._day = time.time() // _DAY
+        self._day: float | None = None  # on which the rates were read
 
     def rates(
         self, provider: str, model: str, service_tier: str | None = None, fast: bool = False
@@ -275,10 +276,8 @@ class Prices:
         if dearest is None:
             dearest = rates
             for tier in price_list.tiers(price_list.find(provider, model)):
-                try:
+                with suppress(UnknownPrice):  # not in force today
                     dearest = dearest.dearer(self.rates(provider, model, tier))
-                except UnknownPrice:  # not in force today
-                    continue
             self._dearest[key] = dearest
         return dearest
 
@@ -287,8 +286,8 @@ class Prices:
         self._cache.clear()
         self._dearest.clear()
 
-    def is_standard(self, provider: str, service_tier: str) -> bool:
-        """Return whether a service tier has the standard price."""
+    def is_standard(self, provider: str, service_tier: str | None) -> bool:
+        """Return whether a service tier, or None for no tier, has the standard price."""
         return service_tier in _STANDARD_TIERS[provider]
 
     def is_alias(self, provider: str, asked: str, served: str) -> bool:
@@ -336,7 +335,7 @@ def _price_in_force(
 
 def _rate(tiers: Tiers, total_input: int) -> Decimal:
     rate = tiers[0][1]
-    for start, price in tiers[1:]:
+    for start, price in tiers:
         if total_input > start:
             rate = price
     return rate
@@ -393,7 +392,9 @@ def _rates(
     hour = _per_token(price.get("cache_write_1h_mtok")) or (twice if doubles else written)
     # Twelve hours cost twice as much as OpenAI's default thirty minutes.
     # https://developers.openai.com/api/docs/models/gpt-6.1-terra
-    half_day = _per_token(price.get("cache_write_12h_mtok")) or _times(written, Decimal(2))
+    half_day = _per_token(price.get("cache_write_12h_mtok")) or _times(
+        written or _NO_TIER, Decimal(2)
+    )
     preview = price_list.web_search_previews(model) if provider == "openai" else None
     return Rates(
         input=each or _NO_TIER,
@@ -402,10 +403,10 @@ def _rates(
         cache_write_5m=written or _NO_TIER,
         cache_write_1h=hour or _NO_TIER,
         cache_write_12h=half_day or _NO_TIER,
-        audio_input=_per_token(price.get("input_audio_mtok")) or None,
-        audio_output=_per_token(price.get("output_audio_mtok")) or None,
-        image_input=_per_token(price.get("input_image_mtok")) or None,
-        image_output=_per_token(price.get("output_image_mtok")) or None,
+        audio_input=_per_token(price.get("input_audio_mtok")),
+        audio_output=_per_token(price.get("output_audio_mtok")),
+        image_input=_per_token(price.get("input_image_mtok")),
+        image_output=_per_token(price.get("output_image_mtok")),
         web_search=_per_use(price, "web_searches_kcount", price_list.WEB_SEARCHES.get(provider)),
         web_search_preview=_per_use(price, "web_search_previews_kcount", preview),
         file_search=_per_use(
@@ -418,9 +419,9 @@ def _rates(
     )
 
 
-def _per_token(price: Decimal | TieredPrices | None) -> Tiers:
+def _per_token(price: Decimal | TieredPrices | None) -> Tiers | None:
     if price is None:
-        return ()
+        return None
     if isinstance(price, TieredPrices):
         tiers = ((tier.start, tier.price / MILLION) for tier in price.tiers)
         return ((0, price.base / MILLION), *tiers)

@@ -23,8 +23,7 @@ class Reaper:
 
     async def step(self) -> float:
         """Look once; return how many seconds to wait before the next time."""
-        seconds, micros = await self._redis.execute("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        now_ms = await self._redis.now_ms()
         await self._redis.execute("ZREMRANGEBYSCORE", keys.REAPED, "-inf", now_ms)
         dead = await self._redis.execute("ZRANGEBYSCORE", keys.OWNERS, "-inf", now_ms)
         for owner in dead:
@@ -34,7 +33,7 @@ class Reaper:
     async def _book_holds_of(self, owner: str, now_ms: int) -> None:
         holds = await self._redis.execute("HGETALL", keys.holds(owner))
         for hold_id, hold in zip(holds[::2], holds[1::2], strict=True):
-            account, bound, _, record = hold.decode().split("\n", 3)
+            account, bound, _, record = hold.decode().split("\n")
             event = estimated_event(CallRecord.decode(record), int(bound), account, self.group)
             status, _ = await run_settlement(
                 self._redis,

@@ -83,6 +83,11 @@ class Redis:
                 raise
         return await self.execute("EVAL", script.source, len(keys), *keys, *arguments)
 
+    async def now_ms(self) -> int:
+        """Return Redis' clock, in milliseconds since 1970."""
+        seconds, micros = await self.execute("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def close(self) -> None:
         """Drop the connection; commands in flight fail as unavailable."""
         if self._connection is not None:

@@ -44,8 +44,7 @@ class ChangeFeed:
         """Poll once and apply the answer; return how many seconds to wait before the next poll."""
         state = await self._redis.execute("HMGET", keys.FEED, "version", "feed")
         since = None if state[0] is None else int(state[0])
-        seconds, micros = await self._redis.execute("TIME")
-        asked_at = int(seconds) * 1000 + int(micros) // 1000
+        asked_at = await self._redis.now_ms()
         try:
             answer = await self._api.changes(since, (state[1] or b"").decode())
         except (TollgateUnavailable, TollgateUnusable) as error:

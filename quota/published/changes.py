@@ -68,7 +68,7 @@ def changes_since(since: int | None, feed: str | None) -> Changes:
     cursor = change_feed.cursor()
     name = str(cursor.feed)
     reset = Changes(cursor.version, name, is_reset=True)
-    if since is None or not 0 <= since <= cursor.version or feed not in (None, name):
+    if since is None or since > cursor.version or feed not in (None, name):
         return reset
     if since == cursor.version:
         return Changes(since, name)

@@ -105,7 +105,7 @@ def push_accounts(accounts: Collection[Account], *, building: str | None = None)
                 "suspended_until",
             )
         ):
-            replaces = _newest(version, entries.get((resource, token), -1))
+            replaces = _newest(version, entries.get((resource, token), version))
             members.setdefault((organization, resource), []).append(
                 MemberScores(token, version, limited, suspended, replaces)
             )

@@ -31,7 +31,12 @@ def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
     }
     if gained:
         named = sorted(gained) if len(gained) <= _MOST_NAMED else ()
-        transaction.on_commit(lambda: _registered[0](*named))
+        transaction.on_commit(lambda: _call(named))
+
+
+def _call(organizations: Iterable[str]) -> None:
+    [hint] = _registered
+    hint(*organizations)
 
 
 def _gained(before: AccountState, after: AccountState) -> bool:

@@ -69,14 +69,12 @@ def push(deltas: Iterable[AccountDelta], *, building: str | None = None) -> int:
 
 def forget(members: Iterable[Member]) -> int:
     """Remove everything we wrote for these members; return how many entries were removed."""
-    removed = 0
     with redis_client.client().pipeline(transaction=True) as pipeline:
         for resource, token in members:
             pipeline.zrem(limits_key(resource), token)
             pipeline.zrem(suspended_key(resource), token)
             pipeline.hdel(published_key(resource), token)
-        if pipeline.command_stack:
-            removed = sum(pipeline.execute())
+        removed: int = sum(pipeline.execute())
     return removed
 
 

@@ -44,7 +44,7 @@ def rebuilding() -> Iterator[str]:
     """
     nonce = uuid.uuid4().hex
     building = building_key(nonce)
-    redis_client.client().set(building, 1, ex=BUILDING_SECONDS)
+    redis_client.client().set(building, "", ex=BUILDING_SECONDS)
     yield nonce
     if not redis_client.script("finish_rebuild")(
         keys=[MARKER, building], args=[nonce, _LIFETIME_MS]

@@ -60,10 +60,11 @@ def _members(
             if score is not None or state.suspended_until is not None:
                 yield f"project {project.pk} is not published as limited"
             continue
-        published = (row.project_id, row.limited_until, row.suspended_until, row.reason)
-        decided = (project.pk, score, state.suspended_until, state.reason_of(project.pk) or "")
-        if published != decided or (row.since is None) != (score is None):
-            yield f"project {project.pk} is published as {published[1:]}, decided as {decided[1:]}"
+        published = (row.limited_until, row.suspended_until, row.reason)
+        decided = (score, state.suspended_until, state.reason_of(project.pk) or "")
+        is_same = row.project_id == project.pk and (row.since is None) == (score is None)
+        if published != decided or not is_same:
+            yield f"project {project.pk} is published as {published}, decided as {decided}"
     for token, row in members.items():
         if token not in tokens and (row.limited_until, row.suspended_until) != (None, None):
             yield "a token that belongs to no project is published as limited"

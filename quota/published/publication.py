@@ -59,7 +59,7 @@ def publish(states: Iterable[AccountState], *, rewrite: bool = False) -> None:
             or account not in before
             or _feed_fields(state) != _feed_fields(before[account])
         ]
-        projects = _projects_of([*rescored, *announced]) if rescored or announced else []
+        projects = _projects_of([*rescored, *announced])
         members = _write_members(rescored, projects, now)
         if rewrite:
             tokens = [project.api_token for project in projects]

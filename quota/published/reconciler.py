@@ -44,11 +44,11 @@ class Reconciler:
     """Keeps Redis equal to what was published."""
 
     def __init__(self) -> None:
-        self._disruptions = -1
+        self._disruptions: int | None = None  # None before the first rebuild
         self._position = 0
         self._slice = MIN_SLICE
         self._retry_at: dict[Account, float] = {}
-        self._prune_at = 0.0
+        self._prune_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Tick once a second until `stop` is set. A tick that fails only delays the next one."""

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.allowances.caps import set_cap
@@ -73,6 +74,18 @@ def test_the_orm_refuses_to_change_or_delete(written, model):
     ):
         with pytest.raises(AppendOnlyError):
             attempt()
+
+
+def test_a_row_is_inserted_without_an_attempt_to_change_one(written):
+    row = UsageEvent.objects.get(adjusts=None)
+    same = UsageEvent(**{field.attname: getattr(row, field.attname) for field in row._meta.fields})
+    with (
+        CaptureQueriesContext(connection) as queries,
+        pytest.raises(IntegrityError),
+        transaction.atomic(),
+    ):
+        same.save()
+    assert not [query for query in queries if "UPDATE" in query["sql"]]
 
 
 @pytest.mark.parametrize("model", KEPT)

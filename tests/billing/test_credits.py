@@ -11,10 +11,14 @@ from billing.credits import (
     InvalidCost,
     credits_micro,
     display,
+    display_share,
+    dollars,
     exact,
     exact_cost,
+    exact_dollars,
     exact_sum,
     parse_credits,
+    provider_dollars,
 )
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 
@@ -103,12 +107,50 @@ def test_rounding_never_takes_more_than_half_a_micro_credit(one, other):
         (9_999, "<0.01"),
         (10_000, "0.01"),
         (-1, ">-0.01"),
+        (-9_999, ">-0.01"),
+        (-10_000, "-0.01"),
         (-20_000, "-0.02"),
         (2_000_000_000, "2,000.00"),
     ],
 )
 def test_an_amount_other_than_zero_is_never_shown_as_zero(micro, shown):
     assert display(micro) == shown
+
+
+@pytest.mark.parametrize(
+    ("micro", "shown"),
+    [
+        (0, "$0.00"),
+        (1, "<$0.01"),
+        (999_999, "<$0.01"),
+        (1_000_000, "$0.01"),
+        (-1, ">-$0.01"),
+        (-999_999, ">-$0.01"),
+        (-1_000_000, "-$0.01"),
+        (200_000_000_000, "$2,000.00"),
+    ],
+)
+def test_a_worth_other_than_zero_is_never_shown_as_zero(micro, shown):
+    assert dollars(micro) == shown
+
+
+@pytest.mark.parametrize(
+    ("credits", "shown"), [(0, "$0.00"), (120, "$1.00"), (-60, "-$0.50"), (240_000, "$2,000.00")]
+)
+def test_what_the_provider_charges_is_the_worth_without_the_markup(credits, shown):
+    assert provider_dollars(credits * 1_000_000, AI_CREDITS) == shown
+
+
+def test_an_exact_worth_has_all_its_digits():
+    assert exact_dollars(123_456_789) == "1.23456789"
+
+
+@pytest.mark.parametrize(
+    ("percent", "part", "shown"),
+    [(None, 5, "–"), (0, 0, "0 %"), (0, 1, "<1 %"), (1, 9, "1 %"), (50, 9, "50 %")],
+)
+def test_a_share_other_than_zero_is_never_shown_as_zero(percent, part, shown):
+    assert display_share(percent, part) == shown
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from django.db.models.query import QuerySet
 from django.utils import timezone
 
 from quota.account_state import FAR_FUTURE, AccountState, from_json
-from quota.gate import QuotaUnknown, check
+from quota.gate import Headroom, QuotaUnknown, check, headroom
 from quota.published import redis_client as quota_redis
+from quota.published.limited_set import expires_at
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
 from quota.state import service_snapshot
@@ -170,6 +171,23 @@ def test_a_score_expires_at_its_second(accounts, project, trusted_redis):
     assert not check(project, now=ends).limited
 
 
+@pytest.mark.parametrize(
+    ("score", "seconds"),
+    [
+        (None, None),
+        (-1, None),
+        (0, 0),
+        (0.5, 1),
+        (FAR_FUTURE - 1, FAR_FUTURE - 1),
+        (FAR_FUTURE, None),
+        (float("inf"), None),
+    ],
+)
+def test_a_score_expires_at_its_second_or_never(score, seconds):
+    expires = expires_at(score)
+    assert (expires and expires.timestamp()) == seconds
+
+
 def test_a_failed_decision_is_unknown_and_not_a_permission(
     accounts, project, trusted_redis, monkeypatch
 ):
@@ -231,6 +249,30 @@ def test_a_grace_starts_work_with_nothing_left(accounts, project, trusted_redis)
 def test_an_account_that_was_never_decided_is_unknown_and_not_limited(project):
     verdict = check(project, to_start=True)
     assert (verdict.limited, verdict.state, verdict.remaining_micro) == (False, "unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Headroom("limit_reached", 750 * MICRO)),
+        ({"remaining_micro": None, "limit_micro": None}, None),
+        ({"mode": "soft"}, None),
+        ({"state": "grace", "suspended_until": FAR_FUTURE}, None),
+        ({"run_cap_micro": 7}, Headroom("run_cap_reached", 7)),
+        ({"run_cap_micro": 900 * MICRO}, Headroom("limit_reached", 750 * MICRO)),
+        ({"run_cap_micro": 7, "mode": "soft"}, Headroom("run_cap_reached", 7)),
+    ],
+)
+def test_the_headroom_is_what_a_new_run_would_use_up_first(
+    accounts, project, trusted_redis, fields, expected
+):
+    accounts.allow(**fields)
+    trusted_redis()
+    assert headroom(project) == expected
+
+
+def test_an_account_that_was_never_decided_has_no_headroom(project):
+    assert headroom(project) is None
 
 
 # --- the gateway's share -------------------------------------------------------------------------

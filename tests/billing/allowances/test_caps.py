@@ -9,6 +9,9 @@ from billing.allowances.caps import is_known_user, set_cap
 from billing.allowances.limits import set_limit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.cap_usage import CapsInForce
+from billing.decisions.timeline import load_timelines
+from billing.ingestion import cap_counts
+from billing.ingestion.ledger_rows import LedgerRow
 from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
 from billing.organizations import create_project
@@ -164,7 +167,7 @@ def test_the_new_period_begins_with_the_whole_cap(project, monkeypatch):
 
     assert refusal(project, ANN) is None
     newer = account_of(project.organization).caps_version
-    assert newer > version, "a gateway counts again what is left of a newer version only"
+    assert newer == version + 1, "a gateway counts again what is left of a newer version only"
     assert {row.usage_micro for row in CapState.objects.all()} == {0}
     assert list(differences(account_of(project.organization))) == []
 
@@ -348,6 +351,28 @@ def test_an_event_at_the_first_instant_of_a_period_counts_in_it(project):
     spend(project, 12, at=account_of(project.organization).period_start)
 
     assert refusal(project, ANN) == "user_cap_reached"
+
+
+def test_an_event_at_the_end_of_the_current_period_does_not_count_in_it(project):
+    cap(project, "user", 12)
+    account = account_of(project.organization)
+    [timeline] = load_timelines([account.pk]).values()
+    period = timeline.period_at(timezone.now())
+    book(usage_event(project, distinct_id=ANN))
+    row = LedgerRow(
+        **UsageEvent.objects.values(*LedgerRow._fields).get() | {"occurred_at": period.end}
+    )
+
+    cap_counts.count_rows([account], [row], {account.pk: period})
+
+    assert CapState.objects.get().usage_micro == 12 * CREDIT, "only the event before"
+
+
+def test_versions_of_caps_follow_each_other(project):
+    cap(project, "user", 12)
+    assert account_of(project.organization).caps_version == 1
+    spend(project, 12)
+    assert account_of(project.organization).caps_version == 2, "it is reached"
 
 
 def test_a_project_is_capped_by_its_number_in_canonical_form(project):

@@ -21,7 +21,7 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.organizations import create_organization
+from billing.organizations import create_organization, set_organization_active
 from billing.sweep import sweep_due
 from billing.verification.audit_faults import audit_trail_faults
 from quota import gate
@@ -188,6 +188,14 @@ def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
     assert record.version == published(exhausted.organization).version
 
 
+def test_a_decision_without_a_limit_is_kept_without_any_grace(project):
+    set_organization_active(project.organization, False)
+
+    records = DecisionRecord.objects.filter(account=account_of(project.organization))
+    record = records.get(reason="organization_inactive")
+    assert record.inputs["grace_days"] == 0
+
+
 class TestThresholds:
     def noticed(self, project):
         notices = ThresholdNotice.objects.filter(account=account_of(project.organization))
@@ -237,6 +245,27 @@ class TestThresholds:
         book(usage_event(project, "1.40"))
         assert self.noticed(project) == [*again, 30, 60, 100]
         assert list(audit_trail_faults()) == []
+
+    def test_a_higher_limit_arms_a_threshold_before_the_credits_are_used_up(self, project):
+        set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
+        book(usage_event(project, "0.20"))
+        assert self.noticed(project) == [30, 60]
+
+        set_limit(project.organization, AI_CREDITS, 200 * CREDIT)
+        book(usage_event(project, "0.50"))
+
+        assert self.noticed(project) == [30, 60, 30]
+
+    def test_more_credits_begin_a_round_only_after_a_warning_or_without_any_left(self, project):
+        for micro in (0, 1):
+            set_limit(project.organization, AI_CREDITS, micro)
+        account = account_of(project.organization)
+        announced = (account.announced_percent, account.announced_of_micro)
+        assert (account.warning_round, announced) == (1, (0, 1))
+
+        grant_credits(project.organization, AI_CREDITS, CREDIT)
+
+        assert account_of(project.organization).warning_round == 1
 
     def test_a_limit_keeps_its_thresholds_until_others_are_named(self, project):
         set_limit(project.organization, AI_CREDITS, CREDIT, thresholds=[90, 50, 50])

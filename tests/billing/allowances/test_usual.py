@@ -2,6 +2,7 @@
 
 import pytest
 
+from billing.allowances import usual
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
 from billing.allowances.usual import usual_grant, usual_limit
@@ -30,6 +31,14 @@ def test_the_accounts_own_limit_is_usual_or_else_the_median_of_all(project, othe
     set_limit(project.organization, AI_CREDITS, 0)
     assert usual_limit(account) == 70 * CREDIT
     set_limit(project.organization, AI_CREDITS, 1)
+    assert usual_limit(account) == 1
+
+
+def test_the_least_limit_of_another_account_is_usual_however_many_are_zero(project, others):
+    account = account_of(project.organization)
+    for _ in range(usual._LATEST):
+        set_limit(others[0], AI_CREDITS, 0)
+    set_limit(others[1], AI_CREDITS, 1)
     assert usual_limit(account) == 1
 
 

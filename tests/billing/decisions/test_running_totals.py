@@ -50,6 +50,17 @@ def test_a_grant_that_has_ended_only_cuts_the_period_in_which_it_was_live(accoun
     assert same.pk == now.pk
 
 
+def test_totals_of_several_stretches_are_cut_at_other_instants(account):
+    start = account.period_start
+    recut_totals(account, Timeline(grants=[Grant(1, CREDIT, start - 1.5 * HOUR, start - HOUR)]))
+    moved = Grant(1, CREDIT, start - 1.75 * HOUR, start - 0.5 * HOUR)
+
+    recut_totals(account, Timeline(grants=[moved]))
+
+    [first, last, _] = totals(account)
+    assert (first.ends_at, last.starts_at) == (moved.starts_at, moved.ends_at)
+
+
 def test_a_total_that_was_damaged_fits_again(account):
     [before, now] = totals(account)
     UsageTotal.objects.filter(pk=now.pk).update(starts_at=before.starts_at + HOUR)

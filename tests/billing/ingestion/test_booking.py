@@ -10,8 +10,15 @@ from django.utils import timezone
 from billing import retries
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
+from billing.decisions.timeline import Timeline
 from billing.ingestion import events, ledger, ledger_rows, quarantine
-from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, NEWEST, OLDEST, UnbookableEvent
+from billing.ingestion.events import (
+    MAXIMUM_DEBIT_MICRO,
+    NEWEST,
+    OLDEST,
+    QuarantineReason,
+    UnbookableEvent,
+)
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from billing.organizations import create_project
@@ -151,7 +158,9 @@ def test_the_same_uuid_with_another_payload_is_a_quarantined_conflict(project):
     other = usage_event(project, "0.20", uuid=event["uuid"])
 
     assert statuses(event) == ["accepted"]
-    assert statuses(other, event) == ["conflict", "duplicate"]
+    [conflict, again] = book(other, event)
+    assert (conflict.status, conflict.reason) == ("conflict", "conflict")
+    assert (again.status, again.reason) == ("duplicate", None)
     assert used(project.organization) == 12 * CREDIT
     assert QuarantinedEvent.objects.get().reason == "conflict"
 
@@ -345,6 +354,34 @@ def test_texts_are_cut_to_their_columns(project):
     assert len(row.distinct_id) == 200
 
 
+def test_why_an_event_was_quarantined_is_cut_to_its_column(project):
+    book(usage_event(project, properties={"ai_product": "x" * 150}))
+    assert QuarantinedEvent.objects.get().detail == "x" * 100
+    longest = QuarantinedEvent._meta.get_field("detail").max_length
+    reason = QuarantineReason.ACCOUNT_UNDECIDABLE
+    assert len(UnbookableEvent(reason, "x" * 999).detail) == longest
+
+
+def test_only_the_first_event_of_a_stretch_looks_for_it(project, monkeypatch):
+    start = account_of(project.organization).period_start
+    stretch_at, asked = Timeline.stretch_at, []
+
+    def looked_up(self, instant):
+        asked.append(instant)
+        return stretch_at(self, instant)
+
+    monkeypatch.setattr(Timeline, "stretch_at", looked_up)
+    numbers = []
+    for count in (1, 3):
+        asked.clear()
+        book(*(usage_event(project, at=start + timedelta(seconds=n)) for n in range(count)))
+        numbers.append(len(asked))
+    assert numbers[0] == numbers[1]
+    asked.clear()
+    book(*(usage_event(project, at=at) for at in (start + timedelta(seconds=1), start)))
+    assert len(asked) == numbers[0], "the stretch begins with its start"
+
+
 class TestProducts:
     @pytest.mark.parametrize("product", ["slack_app", "slack_app_routing", "slack-posthog-code"])
     def test_slack_products_are_paid_from_ai_credits(self, project, product):
@@ -463,6 +500,7 @@ class TestGroups:
         [result] = book(correction)
 
         assert (result.status, result.reason) == ("quarantined", "account_mismatch")
+        assert QuarantinedEvent.objects.get().awaits is None, "its event is there"
         with pytest.raises(UnbookableEvent):
             quarantine.book_now(QuarantinedEvent.objects.get())
         assert used(stranger.organization) == 12 * CREDIT

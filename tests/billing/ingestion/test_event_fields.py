@@ -89,6 +89,10 @@ def test_a_number_with_more_than_a_hundred_digits_stays_text():
     assert parse_json(digits + "9") == digits + "9"
 
 
+def test_a_fraction_with_too_large_an_exponent_stays_text():
+    assert parse_json("1e9999999999999999999") == "1e9999999999999999999"
+
+
 @pytest.mark.parametrize("junk", [None, "text", [], {}, {"hold_id": 7}, {"hold_id": "nonsense"}])
 def test_junk_corrects_no_event(junk):
     assert corrected_uuid(junk) is None

@@ -66,6 +66,12 @@ def test_a_remainder_that_suffices_to_start_work_is_not_written_off(nearly_out, 
     assert not gate.check(nearly_out).limited
 
 
+def test_a_single_micro_credit_is_written_off(nearly_out, tell):
+    book(usage_event(nearly_out, "0.003333325"))
+
+    assert tell(nearly_out, 1).json() == {"limited": True}
+
+
 def test_a_remainder_that_was_never_there_limits_nobody(nearly_out, tell):
     grant_credits(nearly_out.organization, AI_CREDITS, 50 * CREDIT)
 

@@ -33,12 +33,13 @@ def move_the_clock(monkeypatch, by):
 
 
 def test_an_event_without_project_is_booked_on_the_one_chosen_for_it(project):
-    event = usage_event(project, properties={"project_id": None})
+    event = held(usage_event(project, properties={"project_id": None}), 12 * CREDIT)
     kept = set_aside(event)
 
     row = quarantine.book_now(kept, project=project, actor="ops", reason="found its project")
 
     assert (str(row.uuid), row.project, row.credits_micro) == (event["uuid"], project, 12 * CREDIT)
+    assert (row.group, row.debited_micro) == ("gateway:epoch", 12 * CREDIT)
     assert row.latency_ms == 1250
     assert published(project.organization).usage_micro == 12 * CREDIT
     kept.refresh_from_db()
@@ -127,6 +128,7 @@ def test_discarding_gives_the_group_back_what_it_debited(project):
     assert state.allotment_micro == 112 * CREDIT
     row = UsageEvent.objects.get()
     assert (row.kind, row.credits_micro, row.project) == ("discarded", 0, None)
+    assert not row.billable
     assert [result.status for result in book(event)] == ["duplicate"]
 
 
@@ -192,6 +194,14 @@ def test_a_discarded_event_stays_discarded_when_it_is_delivered_again(project, m
     [again] = book(early)
     assert (again.status, again.reason) == ("duplicate", None)
     assert not UsageEvent.objects.exists()
+
+
+def test_an_event_that_can_never_be_booked_is_a_duplicate_once_it_is_discarded(project):
+    broken = usage_event(project, "NaN")
+    quarantine.discard(set_aside(broken))
+
+    [again] = book(broken)
+    assert (again.status, again.reason) == ("duplicate", None)
 
 
 def test_an_event_that_is_booked_when_delivered_again_needs_no_decision(project, monkeypatch):
@@ -286,6 +296,15 @@ def test_only_a_debit_that_could_be_booked_is_given_back(project, debited, given
 
     rows = UsageEvent.objects.values_list("debited_micro", flat=True)
     assert list(rows) == ([] if given_back is None else [given_back])
+
+
+def test_a_group_with_a_long_name_gets_back_what_it_debited(project):
+    event = held(usage_event(project), 12 * CREDIT)
+    kept = set_aside(event | {"group": "g" * 150})
+
+    quarantine.discard(kept)
+
+    assert UsageEvent.objects.get().group == "g" * 100
 
 
 @pytest.mark.parametrize("junk", [None, 7, {}, "text", [[]], {"group": "g", "debited_micro": 1}])

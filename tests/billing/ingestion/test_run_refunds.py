@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from billing.allowances.audited_rows import audit_value
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
@@ -233,6 +234,8 @@ def test_a_lost_attempt_is_given_back_once_and_the_others_keep_their_cost(projec
     assert given_back_to_task_runs([RUN]) == {}
     assert given_back_to_task_runs([RUN], with_attempts=True) == {RUN: 300 * CREDIT}
     assert faults(project) == []
+    entry = AuditEntry.objects.get(action="attempt_refunded")
+    assert entry.details["span"] == [audit_value(since), audit_value(until)]
 
 
 def test_a_run_that_fails_after_a_lost_attempt_costs_nothing(project):

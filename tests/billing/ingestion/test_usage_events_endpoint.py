@@ -27,6 +27,9 @@ from tests.billing.world import CREDIT, SERVICE, account_of, usage_event, used
 
 pytestmark = pytest.mark.django_db
 GZIP = {"HTTP_CONTENT_ENCODING": "gzip"}
+NOT_JSON = "The body is not JSON in UTF-8."
+NO_BATCH = 'The body must be {"batch": [event, …]} or [event, …].'
+TOO_DEEP = "The JSON is nested too deeply."
 
 
 def test_every_item_is_answered_in_the_order_sent(project, deliveries):
@@ -76,28 +79,27 @@ def test_a_number_is_never_read_as_a_float(project, deliveries):
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "detail"),
     [
-        "",
-        "{bad",
-        "null",
-        "7",
-        '"batch"',
-        "{}",
-        '{"batch": {}}',
-        '{"batch": null}',
-        "[1,]",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf[]",
-        "[" * 100_000,
-        '{"a":' * 5_000 + "1" + "}" * 5_000,
+        ("", "The body is empty."),
+        ("{bad", NOT_JSON),
+        ("null", NO_BATCH),
+        ("7", NO_BATCH),
+        ('"batch"', NO_BATCH),
+        ("{}", NO_BATCH),
+        ('{"batch": {}}', NO_BATCH),
+        ('{"batch": null}', NO_BATCH),
+        ("[1,]", NOT_JSON),
+        (b"\xff\xfe", NOT_JSON),
+        (b"\xef\xbb\xbf[]", NOT_JSON),
+        ("[" * 100_000, TOO_DEEP),
+        ('{"a":' * 5_000 + "1" + "}" * 5_000, TOO_DEEP),
     ],
 )
-def test_an_invalid_batch_is_400(deliveries, body):
+def test_an_invalid_batch_is_400(deliveries, body, detail):
     response = deliveries.post(body)
 
-    assert response.status_code == 400
-    assert response.json()["detail"]
+    assert (response.status_code, response.json()["detail"]) == (400, detail)
 
 
 @pytest.mark.parametrize(

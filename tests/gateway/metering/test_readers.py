@@ -30,6 +30,13 @@ def document(kind: str, body: Any) -> Meter:
     return meter
 
 
+@pytest.mark.parametrize("kind", ["messages", "chat", "responses"])
+def test_an_error_counts_before_the_end_of_its_event(kind: str) -> None:
+    meter = meter_for(kind, stream=True, hide_usage=False)
+    meter.feed(b'event: error\ndata: {"message": "overloaded"}\n')
+    assert meter.failed, "the connection may break before the empty line"
+
+
 def test_a_message_ends_when_it_says_so() -> None:
     assert not stream("messages", START, ENDED).finished
     whole = stream("messages", START, ENDED, STOP)
@@ -129,9 +136,10 @@ def test_a_message_tells_its_speed(speed: str | None, fast: bool | None) -> None
             },
             11,
         ),
+        ("responses", {"output": [{"content": [{"text": "x" * 40}]}], "usage": UNREADABLE}, 10),
     ],
 )
-def test_the_text_of_a_document_without_usage_is_estimated(kind, body, tokens) -> None:
+def test_the_text_of_a_document_without_readable_usage_is_estimated(kind, body, tokens) -> None:
     meter = document(kind, body)
     assert (meter.finished, meter.complete, meter.unreported_output) == (True, False, tokens)
 

@@ -405,6 +405,7 @@ def test_a_refusal_says_how_old_the_answer_is_that_it_follows(own_redis: str) ->
         assert await holds.precheck(PROJECT, RESOURCE, "digest") == ("limited", b"{}", 0)
         refusal = await holds.hold(reservation("one", 1))
         assert (refusal.status, refusal.answer) == ("limited", b"{}")
+        assert refusal.run_percent == -1
         assert 30_000 <= refusal.age_ms < 90_000 <= refusal.answer_age_ms
         redis.close()
 
@@ -566,6 +567,31 @@ def test_a_settlement_that_redis_refuses_does_not_keep_others_waiting(
         events = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
         assert [fields[5] for _, fields in events] == [b"5", b"60"], "the other came first"
         assert 2.0 in delays
+        redis.close()
+
+    asyncio.run(settle())
+
+
+def test_redis_is_asked_less_and_less_often_while_it_does_not_answer(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, pauses = asyncio.sleep, []
+
+    async def soon(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", soon)
+
+    async def settle() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        redis.away = 8  # the settlement, and seven retries
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        await holds.drain()
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
+        assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
         redis.close()
 
     asyncio.run(settle())

@@ -337,6 +337,7 @@ TIERS = [
     ((0, Decimal(3)), (200_000, Decimal(1))),
     ((0, Decimal(1)), (128_000, Decimal(2)), (200_000, Decimal(4))),
     ((0, Decimal(5)), (128_000, Decimal(1)), (272_000, Decimal(2))),
+    ((0, Decimal(1)), (200_000, Decimal(9)), (200_001, Decimal(1))),
 ]
 
 

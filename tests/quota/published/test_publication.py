@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import connection, transaction
@@ -66,10 +67,11 @@ def test_a_block_reaches_every_project_of_the_organization_and_nobody_else(
 
 def test_lifting_removes_the_scores_and_leaves_tombstones(accounts, project, redis_client):
     accounts.limit()
+    limiting = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token)
     accounts.allow()
     assert redis_client.zcard(LIMITS) == 0
-    row = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token)
-    assert (row.limited_until, row.since) == (None, None)
+    row = SetMember.objects.get(pk=limiting.pk)
+    assert (row.version, row.limited_until, row.since) == (limiting.version + 1, None, None)
     assert entry(redis_client, project) == Entry(row.version, None, None)
 
 
@@ -241,6 +243,21 @@ def test_writing_everything_again_lifts_blocks_of_tokens_that_belong_to_no_proje
 
 
 # --- the change feed -----------------------------------------------------------------------------
+def test_a_project_that_is_not_published_is_a_mismatch_only_if_it_should_be_limited(
+    accounts, project
+):
+    state = accounts.allow()
+    new = Project.objects.create(organization=project.organization, name="New")
+    assert find_mismatches([state]) == {}
+    for restricted in (accounts.limited_state, partial(accounts.state, suspended_until=FAR_FUTURE)):
+        state = restricted()
+        publish_now(state)
+        SetMember.objects.filter(token=new.api_token).delete()
+        assert list(find_mismatches([state]).values()) == [
+            f"project {new.pk} is not published as limited"
+        ]
+
+
 def test_a_block_of_a_token_that_belongs_to_no_project_is_found(accounts, project):
     state = accounts.allow()
     assert find_mismatches([state]) == {}

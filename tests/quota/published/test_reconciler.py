@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
@@ -136,6 +137,30 @@ def test_a_state_published_a_moment_ago_is_repaired_wherever_the_pass_over_the_f
     reconciler.tick()
     reading = limited_set.read(project.organization_id, project.api_token)
     assert reading.resources[AI_CREDITS].state == state
+
+
+def test_a_state_that_is_about_to_be_pushed_is_left_to_the_process_that_committed_it(
+    accounts, project, reconciler, monkeypatch
+):
+    monkeypatch.setattr(reconciler_module, "UNDER_WAY", timedelta(hours=1))
+    monkeypatch.setattr(reconciler_module, "RECENT", timedelta(hours=2))
+    state = accounts.state(usage_micro=7)
+    publish_without_redis(state)
+    reconciler._position = 2**31
+    reconciler.tick()
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state != state
+
+
+def test_a_larger_fleet_has_larger_slices(accounts, stranger, monkeypatch):
+    monkeypatch.setattr(reconciler_module, "MIN_SLICE", 1)
+    monkeypatch.setattr(reconciler_module, "FLEET_TICKS", 2)
+    accounts.allow()
+    Accounts(stranger.organization).allow()
+    reconciler, number = Reconciler(), QuotaState.objects.count()
+    slices = [len(reconciler._next_slice()) for _ in range(number + 3)]
+    half = number // 2
+    assert (number % 2, slices) == (0, [1] * number + [0, half, half])
 
 
 def test_a_fleet_of_many_slices_is_gone_through_to_its_end(accounts, stranger, monkeypatch):
@@ -435,6 +460,7 @@ def test_an_account_that_cannot_be_decided_does_not_stop_others(accounts, reconc
         asked.append(resource)
         raise RuntimeError("undecidable")
 
+    monkeypatch.setattr(reconciler_module, "DUE_PER_TICK", 1)
     monkeypatch.setattr("quota.decider._registered", [decide])
     for seconds, resource in ((2, AI_CREDITS), (1, POSTHOG_CODE_CREDITS)):
         with run_commit_hooks():
@@ -478,7 +504,43 @@ def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, r
     assert not Change.objects.exists()
 
 
+def test_old_rows_are_deleted_once_a_minute(accounts, reconciler, monkeypatch):
+    pruned = []
+    monkeypatch.setattr(retention, "prune", pruned.append)
+    reconciler.tick()
+    assert pruned == []
+    monkeypatch.setattr(reconciler_module, "PRUNE_SECONDS", 0.0)
+    reconciler._prune_at = 0.0
+    for _ in range(2):
+        reconciler.tick()
+    assert len(pruned) == 2
+
+
 # --- outages and signals -------------------------------------------------------------------------
+def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkeypatch):
+    """Pauses are longest after a failure, and shorter by what a tick took."""
+    outcomes = [None, OperationalError("away"), OperationalError("away"), None]
+    clock, pauses = [0.0], []
+
+    def tick(self):
+        clock[0] += 0.25
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    class Stop(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            if not outcomes:
+                self.set()
+            return super().wait(0)
+
+    monkeypatch.setattr(Reconciler, "tick", tick)
+    monkeypatch.setattr(reconciler_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(reconciler_module, "close_old_connections", lambda: None)
+    Reconciler().run(Stop())
+    assert pauses == [0.75, 1.25, 1.75, 0.75]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_it_survives_a_dead_redis_and_a_failing_database(accounts, project, own_redis, monkeypatch):
     accounts.limit()

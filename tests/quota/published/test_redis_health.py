@@ -14,7 +14,9 @@ def clock(monkeypatch):
     return now
 
 
-def test_redis_is_trusted_and_asked_until_something_happens(clock):
+@pytest.mark.parametrize("began", [0.0, 1000.0])
+def test_redis_is_trusted_and_asked_until_something_happens(clock, began):
+    clock[0] = began
     health = Health()
     assert (health.is_trusted, health.is_silent, health.disruptions) == (True, False, 0)
 
