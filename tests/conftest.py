@@ -34,13 +34,18 @@ settings.load_profile("patient")
 
 LONGEST = [
     "devstack/test_whole_stack.py",
-    "workflows/agents/test_agent_runs.py",
-    "workflows/test_conversation.py",
     "workflows/agents/test_interruptions.py",
-    "coding_tasks/publishing/test_publication.py",
-    "workflows/test_worker_killed.py",
+    "workflows/agents/test_agent_runs.py",
     "workflows/agents/test_refunds.py",
+    "workflows/test_conversation.py",
+    "coding_tasks/publishing/test_publication.py",
+    "slack_bot/test_socket_mode.py",
+    "workflows/activities/test_waits.py",
     "workflows/test_mention.py",
+    "workflows/test_worker_killed.py",
+    "config/test_web_server.py",
+    "workflows/quotes/test_asking_first.py",
+    "gateway/test_crashes.py",
 ]
 """The slowest files. They run first, so that no process ends with one of them."""
 
