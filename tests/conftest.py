@@ -161,17 +161,22 @@ def _redis_server(servers: ExitStack) -> str:
     return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
 
 
+@pytest.fixture(scope="session")
+def _redis_client(_redis_server: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
+        yield client
+
+
 @pytest.fixture
-def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
+def redis_client(_redis_client: redis.Redis) -> redis.Redis:
     """A client of Django's Redis, which is emptied before the test.
 
     An earlier test without Redis can have marked it as down, so that is forgotten too.
     """
-    with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
-        client.flushall()
-        quota_redis.health.__init__()
-        credential_cache.forget_all()
-        yield client
+    _redis_client.flushall()
+    quota_redis.health.__init__()
+    credential_cache.forget_all()
+    return _redis_client
 
 
 @pytest.fixture(scope="session")
