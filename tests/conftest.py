@@ -34,13 +34,18 @@ settings.load_profile("patient")
 
 LONGEST = [
     "devstack/test_whole_stack.py",
-    "workflows/agents/test_agent_runs.py",
-    "workflows/test_conversation.py",
     "workflows/agents/test_interruptions.py",
-    "coding_tasks/publishing/test_publication.py",
-    "workflows/test_worker_killed.py",
+    "workflows/agents/test_agent_runs.py",
     "workflows/agents/test_refunds.py",
+    "workflows/test_conversation.py",
+    "coding_tasks/publishing/test_publication.py",
+    "slack_bot/test_socket_mode.py",
+    "workflows/activities/test_waits.py",
     "workflows/test_mention.py",
+    "workflows/test_worker_killed.py",
+    "config/test_web_server.py",
+    "workflows/quotes/test_asking_first.py",
+    "gateway/test_crashes.py",
 ]
 """The slowest files. They run first, so that no process ends with one of them."""
 
@@ -156,17 +161,22 @@ def _redis_server(servers: ExitStack) -> str:
     return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
 
 
+@pytest.fixture(scope="session")
+def _redis_client(_redis_server: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
+        yield client
+
+
 @pytest.fixture
-def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
+def redis_client(_redis_client: redis.Redis) -> redis.Redis:
     """A client of Django's Redis, which is emptied before the test.
 
     An earlier test without Redis can have marked it as down, so that is forgotten too.
     """
-    with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
-        client.flushall()
-        quota_redis.health.__init__()
-        credential_cache.forget_all()
-        yield client
+    _redis_client.flushall()
+    quota_redis.health.__init__()
+    credential_cache.forget_all()
+    return _redis_client
 
 
 @pytest.fixture(scope="session")

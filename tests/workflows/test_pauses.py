@@ -22,11 +22,14 @@ from workflows.requests import texts_of
 
 pytestmark = pytest.mark.usefixtures("worker")
 
+RECHECK = 3600
+"""Seconds between a run's own checks of credits: no test waits for the next one."""
+
 
 @pytest.fixture(autouse=True)
 def _unhurried(hurried) -> None:
     """During a test, no run looks for credits unprompted."""
-    hurried(recheck_seconds=3600)
+    hurried(recheck_seconds=RECHECK)
 
 
 def paused(world: World, before_refusing=lambda: None) -> Mention:
@@ -43,6 +46,16 @@ def exhaust(world: World) -> None:
     """Take the credits away, on a thread of the gateway."""
     set_limit(world.project.organization, AI_CREDITS, 0)
     connections.close_all()
+
+
+def rechecks(mention: Mention) -> int:
+    """Return how many times the workflow began to wait for its next check of credits."""
+    timers = [
+        event.timer_started_event_attributes.start_to_fire_timeout.seconds
+        for event in history(mention.workflow_id).events
+        if event.HasField("timer_started_event_attributes")
+    ]
+    return timers.count(RECHECK)
 
 
 def carry_out_hints(redis) -> None:
@@ -117,8 +130,9 @@ def test_a_reply_just_before_the_top_up_is_answered_after_it(shop: World, monkey
 
 
 def test_a_reply_during_a_pause_is_refused_silently_if_no_credits_come(shop: World, hurried):
-    hurried(recheck_seconds=3600, pause_seconds=0.01, idle_seconds=0.1)
+    hurried(recheck_seconds=RECHECK, pause_seconds=0.001, idle_seconds=0.1)
     mention = paused(shop, lambda: exhaust(shop))
+    wait_until(lambda: rechecks(mention), what="the wait for credits")
     reply_by_webhook(shop, mention, "and what does it sell?")
     wait_for_close(mention.workflow_id)
     follow_up = FollowUp.objects.get()
