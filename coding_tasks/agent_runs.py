@@ -13,8 +13,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from coding_tasks import runs, transcripts
-from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
+from coding_tasks import kept_files, runs, transcripts
+from coding_tasks.agent_worker.exchange import Attempt, Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
 from coding_tasks.assignments import trace_of
 from coding_tasks.failures import (
@@ -27,9 +27,10 @@ from coding_tasks.failures import (
     RunGivenUp,
     RunStopped,
 )
-from coding_tasks.models import CodingTask, RunChange, RunEvent, TaskRun
+from coding_tasks.material import Material
+from coding_tasks.models import CodingTask, RunChange, RunEvent, RunFile, TaskRun
 from coding_tasks.outages import outlast_outage
-from coding_tasks.prompts import prompt_of
+from coding_tasks.prompts import prompt_of, shown_images
 from coding_tasks.publishing import publication
 from coding_tasks.publishing.branches import branch_of
 from coding_tasks.publishing.outcomes import (
@@ -65,6 +66,7 @@ _UNUSED = timedelta(days=14)
 _MOST_CHECKOUTS = 20_000_000_000
 _KEPT_AFTER = timedelta(minutes=10)
 """How long the files of a run stay after its end, because an activity may still use them."""
+_NOTHING = Material()
 _CALLS = "coding_tasks.agent_runs.calls"
 _MISSING = {
     Kept.WHOLE: "",
@@ -96,10 +98,10 @@ class AgentRuns:
             shared_exchange(),
         )
 
-    def prepare(self, run: TaskRun, material: str = "") -> bool:
+    def prepare(self, run: TaskRun, material: Material = _NOTHING) -> bool:
         """Begin the run and write its job; return False if the run already has an answer.
 
-        `material` is quoted text that the agent gets in addition to the request.
+        `material` is what the agent gets in addition to the request.
         Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
@@ -114,13 +116,15 @@ class AgentRuns:
         shared = self.checkouts.provide(self.mirrors, remote, base, holder=str(run.pk))
         home = self.exchange.home(str(task.pk))
         session = task.session if home else ""
+        model = task.model_to_use()
+        images, note = shown_images(task.agent, model, material)
         job = AgentJob(
             tree=str(shared.path),
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=task.model_to_use(),
-            prompt=prompt_of(run, material, resumes=bool(session)),
+            model=model,
+            prompt=prompt_of(run, material.text, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=task.product,
             token=token,
@@ -130,9 +134,13 @@ class AgentRuns:
             patch=str(self.exchange.unfinished_patch(str(run.pk)) or ""),
             seconds=SECONDS,
             call_key=salted_hmac(_CALLS, run.pk.hex, algorithm="sha256").hexdigest(),
+            files=[file.name for file in material.files],
+            images=images,
+            note=note,
         )
         runs.mark_turn(run, began)
-        self.exchange.put_job(str(run.pk), job)
+        files = {file.name: file.content for file in material.files}
+        self.exchange.put_job(str(run.pk), job, files)
         try:
             runs.require_not_ended(run)
         except (RunStopped, RunGivenUp):
@@ -170,8 +178,9 @@ class AgentRuns:
                 revoke_run_tokens(run.pk)
             raise failure
         change, lost = self._commit(run, job, patch, result.kept)
+        note = " ".join(filter(None, [job.note, _keep_files(run, attempt)]))
         accepted = capped and isinstance(failure, AcceptedCapReached)
-        answer = answer_of(result, change, capped=capped, accepted=accepted, lost=lost)
+        answer = answer_of(result, change, capped=capped, accepted=accepted, lost=lost, note=note)
         outlast_outage(lambda: runs.store(run, answer, used_all_accepted=accepted))
         runs.require_not_ended(run)
 
@@ -197,6 +206,7 @@ class AgentRuns:
     def tidy(self) -> None:
         """Remove what ended runs left, and what was not used for a long time."""
         self._forget_ended()
+        RunFile.objects.filter(created_at__lt=timezone.now() - _UNUSED).delete()
         self.exchange.remove_leftovers(older_than=_UNUSED)
         self.checkouts.evict(older_than=_UNUSED, most_bytes=_MOST_CHECKOUTS)
         self.mirrors.remove_unused(older_than=_UNUSED)
@@ -257,6 +267,18 @@ class AgentRuns:
         return change, _MISSING[kept]
 
 
+def _keep_files(run: TaskRun, attempt: Attempt) -> str:
+    """Keep the files that the agent left for a thread; return the answer's note about others."""
+    if not run.task.has_thread:
+        return ""
+    try:
+        lines = attempt.output()
+    except NotInExchange as error:  # it matters less than the answer
+        log.warning("an agent's files are lost", run=str(run.pk), error=str(error))
+        return ""
+    return kept_files.keep(run.pk, lines)
+
+
 def _requester(task: CodingTask) -> Requester:
     """Return who the commits of a task name."""
     if task.has_thread:
@@ -295,6 +317,7 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
     for run_id in TaskRun.objects.filter(task__in=tasks).values_list("pk", flat=True):
         exchange.remove(str(run_id))
     RunEvent.objects.filter(run__task__in=tasks).delete()
+    RunFile.objects.filter(run__task__in=tasks).delete()
     tasks.update(session="")
 
 

@@ -12,6 +12,7 @@ from billing.products import BUCKETS
 from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.kept_files import RunFile
 from coding_tasks.repositories.clone_urls import validate_clone_url
 from projects.models import Membership, Project, SlackWorkspace, User
 
@@ -24,6 +25,7 @@ __all__ = [
     "Repository",
     "RunChange",
     "RunEvent",
+    "RunFile",
     "TaskBranch",
     "TaskRun",
     "validate_full_name",

@@ -1,8 +1,12 @@
-"""The prompt of an agent: the request, and what it has to know for it."""
+"""The prompt of an agent: the request, what it has to know for it, and the images."""
+
+from django.conf import settings
 
 from coding_tasks import runs
-from coding_tasks.agents.description import MOST_PROMPT
+from coding_tasks.agents.description import MOST_PROMPT, model_takes_images
+from coding_tasks.agents.registry import registry
 from coding_tasks.assignments import Turn
+from coding_tasks.material import Material
 from coding_tasks.models import TaskRun
 
 _EARLIER = "Earlier in this conversation:"
@@ -25,6 +29,22 @@ def prompt_of(run: TaskRun, material: str, *, resumes: bool) -> str:
         parts.insert(0, _EARLIER)
     parts.append(f"Now do this:\n{request}" if parts else request)
     return _cut("\n\n".join(parts), MOST_PROMPT)
+
+
+def shown_images(agent_name: str, model: str, material: Material) -> tuple[list[str], str]:
+    """Return the names of the images that the agent shows to the model, and the answer's note.
+
+    The note says which files the agent did not get, and if it or its model takes no images.
+    """
+    images = [file.name for file in material.files if file.is_image]
+    agent = registry(settings.AGENT_COMMANDS).get(agent_name)
+    why = ""
+    if images and agent is not None:
+        if not agent.takes_images:
+            why = f"{agent.title} takes no images, so it may not have seen yours."
+        elif not model_takes_images(model):
+            why = f"The model {model} takes no images, so it has not seen yours."
+    return [] if why else images, " ".join(filter(None, [material.note, why]))
 
 
 def _cut(text: str, size: int) -> str:

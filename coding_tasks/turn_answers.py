@@ -30,12 +30,13 @@ def answer_of(
     capped: bool,
     accepted: bool = False,
     lost: str = "",
+    note: str = "",
 ) -> str:
     """Return the agent's answer, or what it said last and which limit ended it.
 
     `capped` is whether the run reached a cap on runs, and `accepted` whether that cap is the number
-    that somebody accepted. `lost` is a sentence about what is missing
-    from the change. Raises `AgentEnded` if the agent ended by itself, without an answer and without
+    that somebody accepted. `lost` is a sentence about what is missing from the change, and `note`
+    one about files. Raises `AgentEnded` if the agent ended by itself, without an answer and without
     a change.
     """
     limit = ""
@@ -44,7 +45,7 @@ def answer_of(
     if result.ending == Ending.LIMIT:
         limit = _LIMITS.get(result.detail, "it reached a limit")
     if not limit and result.answer:
-        return _joined(result.answer, lost)
+        return _joined(result.answer, lost, note)
     if not limit and change is None and not lost:
         raise AgentEnded(f"{result.ending}: {result.detail}")
     words = result.answer or (result.said if limit else "")
@@ -53,7 +54,7 @@ def answer_of(
     kept = "Its change so far is kept." if change else unchanged
     what_next = "Reply to continue." if limit else ""
     sentences = " ".join(filter(None, (ended, kept, what_next)))
-    return _joined(words, sentences, lost)
+    return _joined(words, sentences, lost, note)
 
 
 def _joined(*paragraphs: str) -> str:

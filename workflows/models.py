@@ -132,6 +132,7 @@ class Notice(models.Model):
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
         DIFF = "diff", "diff: a change as a file"
+        FILE = "file", "file: something that an agent left for people"
         PROGRESS = "progress", "progress: what a run is doing, edited until the run ends"
         OFFER = "offer", "offer: the author can ask for more credits"
         CREDIT_REQUEST = "credit_request", "credit request: somebody asks for more credits"

@@ -196,6 +196,11 @@ def change_as_file(branch: str) -> str:
     return f"The change on `{escape(branch)}`, for `git apply`:"
 
 
+def left_file(name: str) -> str:
+    """Introduce a file that an agent left for people."""
+    return f"A file from this work: {escape(name)}"
+
+
 def publish_question(user_id: str, reasons: Iterable[str]) -> str:
     """Ask whether a change is to be published, and say why it was not yet."""
     listed = "\n".join(f"• {escape(reason)}" for reason in reasons)

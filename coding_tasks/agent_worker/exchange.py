@@ -4,6 +4,7 @@ Temporal's history cannot be erased, so nothing that a person wrote and no crede
 it. Both kinds of workers share one volume instead. Each run has a folder in it:
 
     runs/<run>/job.json        from the worker that prepares the run, removed after the run
+    runs/<run>/input/…         files that came with the request, likewise
     runs/<run>/<attempt>/…     from the agent worker, once for each attempt
     homes/<task>.tar.gz        the agent's conversation, from one turn of a task to the next
     workers/<worker>.json      what an agent worker can run, rewritten while it lives
@@ -15,6 +16,7 @@ import re
 import shutil
 import stat
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -29,9 +31,13 @@ MOST_RESULT = 1_000_000
 MOST_PATCH = 20_000_000
 MOST_HOME = 50_000_000
 MOST_EVENTS = 10_000_000
+MOST_OUTPUT = 12_000_000
+MOST_INPUT_FILE = 5_000_000
 MOST_REPORT = 100_000
 MOST_REPORTS = 100
 _PRIVATE = 0o600
+_INPUT = "input"
+_NONE: Mapping[str, bytes] = {}
 _RUN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ATTEMPT = re.compile(r"attempt-[0-9a-z-]{1,100}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -48,10 +54,15 @@ class Exchange:
 
     root: Path
 
-    def put_job(self, run_id: str, job: AgentJob) -> None:
-        """Write the job of a run, in place of an earlier one."""
+    def put_job(self, run_id: str, job: AgentJob, files: Mapping[str, bytes] = _NONE) -> None:
+        """Write the job of a run and its files, in place of earlier ones."""
         folder = self._run(run_id)
+        _remove_folder(folder / _INPUT)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if files:
+            (folder / _INPUT).mkdir(mode=0o700)
+        for name, content in files.items():
+            _replace(folder / _INPUT / name, content)
         _replace(folder / "job.json", json.dumps(asdict(job)).encode())
 
     def job(self, run_id: str) -> AgentJob:
@@ -61,6 +72,10 @@ class Exchange:
             return AgentJob(**json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
             raise NotInExchange("the job is malformed") from error
+
+    def input_file(self, run_id: str, name: str) -> bytes:
+        """Return a file that the job names. Raises `NotInExchange`."""
+        return _read(self._run(run_id) / _INPUT / name, MOST_INPUT_FILE)
 
     def attempt(self, run_id: str, name: str) -> "Attempt":
         """Return the files of one attempt. Raises `NotInExchange` if it cannot be its name."""
@@ -172,9 +187,10 @@ class Attempt:
     def _events(self) -> Path:
         return self.folder / "events.jsonl"
 
-    def put(self, result: TurnResult, patch: bytes, home: bytes) -> None:
+    def put(self, result: TurnResult, patch: bytes, home: bytes, output: bytes = b"") -> None:
         """Write what the attempt made. The result comes last, so it stands for all of it."""
         _replace(self.folder / "patch", patch)
+        _replace(self.folder / "output.jsonl", output)
         _replace(self.folder / "home.tar.gz", home)
         _replace(self.folder / "result.json", json.dumps(asdict(result)).encode())
 
@@ -193,6 +209,10 @@ class Attempt:
     def home(self) -> bytes:
         """Return the saved home, which only a sandbox may unpack. Raises `NotInExchange`."""
         return _read(self.folder / "home.tar.gz", MOST_HOME)
+
+    def output(self) -> bytes:
+        """Return the files that the agent left for people, one a line. Raises `NotInExchange`."""
+        return _read(self.folder / "output.jsonl", MOST_OUTPUT)
 
     def event_lines(self) -> list[bytes]:
         """Return the complete lines of events so far."""

@@ -1,6 +1,7 @@
 """What an agent worker is told about one turn, and what it tells back."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,11 @@ QUEUE_SUFFIX = "-agents"
 AGENT_MISSING = "AgentMissing"
 SANDBOX_MISSING = "SandboxMissing"
 MOST_ANSWER = 40_000
+MOST_OUTPUT_FILES = 10
+"""Files that one turn can leave for people."""
+MOST_OUTPUT_BYTES = 5_000_000
+"""Bytes of all of them together."""
+_INPUT_NAME = re.compile(r"[0-9]{1,3}\.[a-z]{1,8}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,18 @@ class AgentJob:
     steps: int = 60
     tokens: int = 2_000_000
     seconds: int = 1_500
+    files: Sequence[str] = ()
+    """The names of the files that came with the request. The exchange has them."""
+    images: Sequence[str] = ()
+    """Those of the files that the agent shows to its model."""
+    note: str = field(default="", repr=False)
+    """What the answer has to say about files that the agent did not get."""
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) and _INPUT_NAME.fullmatch(name) for name in self.files):
+            raise ValueError("a file has no name of ours")
+        if not set(self.images) <= set(self.files):
+            raise ValueError("an image is not among the files")
         if not isinstance(self.commit, str) or not is_commit(self.commit):
             raise ValueError("the commit is not an id")
 

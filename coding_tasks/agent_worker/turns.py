@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import structlog
@@ -15,6 +17,8 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks.agent_worker.exchange import MOST_EVENTS, MOST_HOME, MOST_PATCH, Exchange
 from coding_tasks.agent_worker.job import (
     AGENT_MISSING,
+    MOST_OUTPUT_BYTES,
+    MOST_OUTPUT_FILES,
     SANDBOX_MISSING,
     AgentJob,
     Ending,
@@ -26,7 +30,13 @@ from coding_tasks.agent_worker.job import (
 from coding_tasks.agents.description import Budget, CodingAgent, Parser, Turn
 from coding_tasks.agents.events import Event, clean, mask, to_json
 from coding_tasks.agents.progress import Progress
-from coding_tasks.sandbox.command import GATEWAY_INSIDE, HOME_INSIDE, Command
+from coding_tasks.sandbox.command import (
+    GATEWAY_INSIDE,
+    HOME_INSIDE,
+    INPUT_INSIDE,
+    OUTPUT_NAME,
+    Command,
+)
 from coding_tasks.sandbox.errors import ExportFailed, TooBig
 from coding_tasks.sandbox.interface import (
     Door,
@@ -86,10 +96,16 @@ class TurnActivities:
         attempt.begin()
         progress = Progress()
         async with _heartbeats(progress):
-            mounts = agent.mounts(self.installations)
             repository = Path(job.repository)
             tree = Path(job.tree)
-            async with self.sandbox.open(tree, repository=repository, mounts=mounts) as workspace:
+            async with (
+                _input_files(self.exchange, ref.run_id, job, self.sandbox.owner) as input_files,
+                self.sandbox.open(
+                    tree,
+                    repository=repository,
+                    mounts={**agent.mounts(self.installations), **input_files},
+                ) as workspace,
+            ):
                 job = await _restored(workspace, job)
                 refusals = Refusals()
                 door = Door(job.gateway_url, job.product, refusals, job.token)
@@ -98,10 +114,11 @@ class TurnActivities:
                     ended = await self._run(workspace, agent, job, door, progress, transcript)
                 patch, kept = await _export(workspace, job.commit, repository / "index")
                 home = await _save_home(workspace, agent)
+                output = await _output(workspace)
         result = _result(progress, ended, refusals.last, kept)
         if home is None:
             result = replace(result, session="")  # there is nothing to go on with
-        await asyncio.to_thread(attempt.put, result, patch, home or b"")
+        await asyncio.to_thread(attempt.put, result, patch, home or b"", output)
         return TurnEnded(name)
 
     def _agent(self, name: str) -> CodingAgent:
@@ -134,6 +151,7 @@ class TurnActivities:
             session=job.session if agent.resumes else None,
             budget=Budget(job.steps, job.tokens, job.seconds),
             call_key=job.call_key,
+            images=[f"{INPUT_INSIDE}/{name}" for name in job.images],
         )
         limits = replace(self.limits, seconds=min(self.limits.seconds, job.seconds + GRACE))
         async with workspace.start(agent.command(turn), limits, door) as process:
@@ -177,6 +195,32 @@ def _name_of(info: activity.Info) -> str:
     return f"attempt-{info.workflow_run_id}-{info.activity_id}-{info.attempt}"
 
 
+@asynccontextmanager
+async def _input_files(
+    exchange: Exchange, run_id: str, job: AgentJob, owner: tuple[int, int]
+) -> AsyncIterator[dict[str, Path]]:
+    """Provide what the sandbox must mount, read-only, for the files that came with the request.
+
+    They are copied, because the sandbox's user cannot reach the exchange.
+    """
+    if not job.files:
+        yield {}
+        return
+    with TemporaryDirectory(prefix="tollgate-input-") as folder:
+        await asyncio.to_thread(_copy_input, exchange, run_id, job, Path(folder), owner)
+        yield {INPUT_INSIDE: Path(folder)}
+
+
+def _copy_input(
+    exchange: Exchange, run_id: str, job: AgentJob, folder: Path, owner: tuple[int, int]
+) -> None:
+    for name in job.files:
+        (folder / name).write_bytes(exchange.input_file(run_id, name))
+    if os.geteuid() == 0:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, *owner)
+
+
 async def _restored(workspace: Workspace, job: AgentJob) -> AgentJob:
     """Restore the conversation, and what an earlier attempt at the turn did; return the job.
 
@@ -217,6 +261,15 @@ async def _save_home(workspace: Workspace, agent: CodingAgent) -> bytes | None:
     except ExportFailed as error:
         log.warning("a conversation could not be saved", error=str(error))
         return None
+
+
+async def _output(workspace: Workspace) -> bytes:
+    """Return the files that the agent left for people. Losing them must not lose the answer."""
+    try:
+        return await workspace.read_folder(OUTPUT_NAME, MOST_OUTPUT_FILES, MOST_OUTPUT_BYTES)
+    except ExportFailed as error:
+        log.warning("an agent's files could not be read", error=str(error))
+        return b""
 
 
 def _result(progress: Progress, ended: Ended, refused: Refusal | None, kept: Kept) -> TurnResult:

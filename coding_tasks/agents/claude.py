@@ -12,6 +12,7 @@ from coding_tasks.agents.description import (
     Turn,
     environment,
     not_installed,
+    with_output,
 )
 from coding_tasks.agents.events import (
     Answer,
@@ -43,6 +44,7 @@ class ClaudeCode:
     title: str = "Claude Code"
     api: GatewayAPI = GatewayAPI.MESSAGES
     resumes: bool = True
+    takes_images: bool = True
     session_directories: tuple[str, ...] = (".claude/projects",)
 
     def why_missing(self, prefix: Path) -> str | None:
@@ -60,7 +62,7 @@ class ClaudeCode:
         Only the user's own settings are read. A repository's `.claude/settings.json` could run
         hooks and change the gateway's address, and its `.mcp.json` could start servers. Without a
         repository's settings its `CLAUDE.md` isn't read either, unless the tree is also an added
-        directory whose memory is asked for.
+        directory whose memory is asked for. It reads the images that the prompt names by itself.
         """
         argv = [
             f"{AGENTS_INSIDE}/claude/bin/claude",
@@ -88,7 +90,7 @@ class ClaudeCode:
             DISABLE_AUTOUPDATER="1",
             IS_SANDBOX="1",
         )
-        return Command(tuple(argv), variables, turn.prompt.encode("utf-8", "replace"))
+        return Command(tuple(argv), variables, with_output(turn.prompt))
 
     def parser(self) -> Parser:
         """Return a parser of `--output-format stream-json`."""

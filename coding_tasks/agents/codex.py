@@ -13,6 +13,7 @@ from coding_tasks.agents.description import (
     Turn,
     environment,
     not_installed,
+    with_output,
 )
 from coding_tasks.agents.events import (
     Answer,
@@ -45,6 +46,7 @@ class Codex:
     title: str = "Codex"
     api: GatewayAPI = GatewayAPI.RESPONSES
     resumes: bool = True
+    takes_images: bool = True
     session_directories: tuple[str, ...] = (".codex/sessions",)
 
     def why_missing(self, prefix: Path) -> str | None:
@@ -88,10 +90,12 @@ class Codex:
             f"--model={turn.model}",
             *(f"--config={name}={_toml(value)}" for name, value in options.items()),
         ]
-        argv += ["resume", turn.session, "-"] if turn.session else ["-"]
+        if turn.session:
+            argv += ["resume", turn.session]
+        argv += [*(f"--image={path}" for path in turn.images), "-"]
         variables = environment(TOLLGATE_TOKEN=turn.token)
         variables["PATH"] = f"{AGENTS_INSIDE}/codex/path:{variables['PATH']}"
-        return Command(tuple(argv), variables, turn.prompt.encode("utf-8", "replace"))
+        return Command(tuple(argv), variables, with_output(turn.prompt))
 
     def parser(self) -> Parser:
         """Return a parser of `codex exec --json`."""

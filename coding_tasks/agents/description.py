@@ -4,6 +4,7 @@ An agent is one file of this folder with one class that has these attributes and
 line in `coding_tasks/agents/registry.py`. Nothing here runs anything: `Command` is for the sandbox.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Protocol
 
 from coding_tasks.agents.events import SESSION_ID, Event
-from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, Command
+from coding_tasks.sandbox.command import HOME_INSIDE, OUTPUT_INSIDE, PYTHON_INSIDE, Command
 
 AGENTS_INSIDE = "/opt/agents"
 """Where a sandbox shows an agent's read-only installation."""
 PROGRAMS_INSIDE = f"{AGENTS_INSIDE}/inside"
 """Where a sandbox shows our own programs for agents."""
 _PROGRAMS = Path(__file__).parent / "inside"
+_WITHOUT_IMAGES = re.compile(
+    r"claude-(?:2|instant)|gpt-3\.5|gpt-4(?:-0314|-0613|-32k.*)?$|gpt-oss|o1-(?:mini|preview)|o3-mini"
+)
+"""Models that take no images. All others of the providers do:
+https://docs.claude.com/en/docs/about-claude/models and https://platform.openai.com/docs/models."""
 MOST_PROMPT = 100_000
 """Bytes of a prompt. Linux takes at most 128 KiB as one argument."""
 
@@ -60,6 +66,8 @@ class Turn:
     session: str | None = None
     budget: Budget = field(default_factory=Budget)
     call_key: str = field(default="", repr=False)
+    images: Sequence[str] = ()
+    """The paths inside of images that came with the prompt. The prompt names them too."""
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -111,6 +119,11 @@ class CodingAgent(Protocol):
         ...
 
     @property
+    def takes_images(self) -> bool:
+        """Whether it can show images to a model."""
+        ...
+
+    @property
     def session_directories(self) -> tuple[str, ...]:
         """The directories below the home that hold conversations. Restore them to resume."""
         ...
@@ -135,6 +148,11 @@ class CodingAgent(Protocol):
         ...
 
 
+def model_takes_images(model: str) -> bool:
+    """Return whether a model can look at images, as far as is known."""
+    return _WITHOUT_IMAGES.match(model) is None
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of every agent, with `more`."""
     return {
@@ -143,8 +161,18 @@ def environment(**more: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "PYTHONDONTWRITEBYTECODE": "1",  # compiled files are no part of a change
+        "TOLLGATE_OUTPUT": OUTPUT_INSIDE,
         **more,
     }
+
+
+def with_output(prompt: str) -> bytes:
+    """Return the prompt as standard input, with a sentence about files for people."""
+    told = (
+        f"If you make files for the people who read your answer, such as screenshots or logs, put "
+        f"them into the folder {OUTPUT_INSIDE}. They are not part of the repository."
+    )
+    return f"{prompt}\n\n{told}".encode("utf-8", "replace")
 
 
 def our_program(name: str, *arguments: str) -> tuple[str, ...]:

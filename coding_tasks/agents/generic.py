@@ -27,6 +27,7 @@ class GenericCommand:
     argv: tuple[str, ...]
     api: GatewayAPI = GatewayAPI.MESSAGES
     resumes: bool = False
+    takes_images: bool = False
     session_directories: tuple[str, ...] = ()
 
     @property

@@ -13,6 +13,7 @@ from coding_tasks.agents.description import (
     not_installed,
     our_mounts,
     our_program,
+    with_output,
 )
 from coding_tasks.agents.event_lines import EventLines
 from coding_tasks.sandbox.command import HOME_INSIDE, Command
@@ -30,6 +31,7 @@ class MiniSweAgent:
     title: str = "mini-swe-agent"
     api: GatewayAPI = GatewayAPI.CHAT_COMPLETIONS
     resumes: bool = False
+    takes_images: bool = True
     session_directories: tuple[str, ...] = ()
 
     def why_missing(self, prefix: Path) -> str | None:
@@ -50,6 +52,7 @@ class MiniSweAgent:
             f"--traceparent={turn.traceparent}",
             f"--steps={turn.budget.steps}",
             f"--seconds={turn.budget.seconds}",
+            *(f"--image={path}" for path in turn.images),
         )
         variables = environment(
             OPENAI_API_BASE=f"{turn.base_url}/v1",
@@ -61,7 +64,7 @@ class MiniSweAgent:
             MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT=str(_RETRIES),
             MSWEA_SILENT_STARTUP="1",
         )
-        return Command(argv, variables, turn.prompt.encode("utf-8", "replace"))
+        return Command(argv, variables, with_output(turn.prompt))
 
     def parser(self) -> Parser:
         """Return a parser of our own events."""

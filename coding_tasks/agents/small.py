@@ -24,6 +24,7 @@ class SmallAgent:
     title: str = "The small agent"
     api: GatewayAPI = GatewayAPI.MESSAGES
     resumes: bool = True
+    takes_images: bool = True
     session_directories: tuple[str, ...] = (".tollgate-agent",)
 
     def why_missing(self, prefix: Path) -> str | None:
@@ -45,8 +46,10 @@ class SmallAgent:
             "--trace-id": turn.trace_id,
             "--session": turn.session or "",
         }
+        arguments = [f"{name}={value}" for name, value in options.items()]
+        arguments += [f"--image={path}" for path in turn.images]
         return Command(
-            our_program("small_agent.py", *(f"{name}={value}" for name, value in options.items())),
+            our_program("small_agent.py", *arguments),
             environment(TOLLGATE_TOKEN=turn.token, TOLLGATE_CALL_KEY=turn.call_key or turn.token),
             turn.prompt.encode("utf-8", "replace"),
         )

@@ -189,6 +189,14 @@ class Workspace(Protocol):
         """
         ...
 
+    async def read_folder(self, path: str, most_files: int, most_bytes: int) -> bytes:
+        """Return the files of a folder of the home as lines of JSON, or nothing if it is missing.
+
+        A line has `name`, and `content` in base64 or `left_out` if there are too many files or
+        bytes. Links and folders are left out. Raises `TooBig` or `ExportFailed`.
+        """
+        ...
+
     async def save_home(self, paths: tuple[str, ...], most_bytes: int = 50 * MEGABYTE) -> bytes:
         """Return an archive of these paths of the home. Paths that are missing are left out.
 

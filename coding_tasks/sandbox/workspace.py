@@ -8,8 +8,8 @@ from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 
-from coding_tasks.sandbox import export, home
-from coding_tasks.sandbox.command import HOME_INSIDE, Command
+from coding_tasks.sandbox import export, folders, home
+from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.door.relay import Relay
 from coding_tasks.sandbox.errors import ExportFailed, TooBig, WorkspaceFailed
 from coding_tasks.sandbox.interface import MEGABYTE, Change, Door, Ended, Limit, Limits
@@ -88,6 +88,19 @@ class BaseWorkspace(ABC):
         if ended.status != 0:
             raise ExportFailed(f"git could not make a patch: {_reason(ended, complaints)}")
         return Change(patch, incomplete=b"incomplete" in complaints)
+
+    async def read_folder(self, path: str, most_files: int, most_bytes: int) -> bytes:
+        """See `Workspace.read_folder`."""
+        arguments = ("-I", "-S", "-c", folders.PROGRAM, f"{HOME_INSIDE}/{path}")
+        argv = (PYTHON_INSIDE, *arguments, str(most_files), str(most_bytes))
+        limits = Limits(seconds=_ARCHIVE_SECONDS)
+        most = 2 * most_bytes + MEGABYTE  # base64 and names
+        found, complaints, ended = await self._collect(
+            Purpose.SAVE, Command(argv, _PATH), limits, most
+        )
+        if ended.status != 0:
+            raise ExportFailed(f"the folder cannot be read: {_reason(ended, complaints)}")
+        return found
 
     async def save_home(self, paths: tuple[str, ...], most_bytes: int = 50 * MEGABYTE) -> bytes:
         """See `Workspace.save_home`."""

@@ -27,7 +27,7 @@ from devstack.demo_slack.database import Database
 from devstack.demo_slack.demo_team import TEAM
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
-from devstack.demo_slack.file_methods import Files
+from devstack.demo_slack.file_methods import Files, media_type
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
 from devstack.demo_slack.modals import Modals
@@ -99,7 +99,9 @@ class DemoSlack:
         self.faults = Faults()
         self._calls: list[Call] = []
         self._calls_lock = threading.Lock()
-        page = Page(self.database, self.workspace, self.events, self.interactions)
+        page = Page(
+            self.database, self.workspace, self.events, self.interactions, self.files, base_url
+        )
         control = Control(
             self.workspace,
             self.events,
@@ -162,7 +164,7 @@ class DemoSlack:
 
     async def _download(self, request: Request) -> Response:
         content = self.files.content(request.path_params["file"])
-        return PlainTextResponse("no such file", 404) if content is None else _as_text(content)
+        return PlainTextResponse("no such file", 404) if content is None else _shown(content)
 
     async def _download_with_token(self, request: Request) -> Response:
         """Give a file to a bot. As in Slack, others get a login page with status 200."""
@@ -219,8 +221,10 @@ class _WithTransport:
         await self.app(scope, receive, send)
 
 
-def _as_text(content: bytes) -> Response:
-    return Response(content, media_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
+def _shown(content: bytes) -> Response:
+    """Return a file that a browser shows as an image or as text, and never runs."""
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    return Response(content, media_type=media_type(content), headers=headers)
 
 
 async def _arguments(request: Request) -> Json:

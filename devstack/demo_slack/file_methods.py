@@ -9,6 +9,19 @@ from devstack.demo_slack.api_call import ApiCall, SlackError
 from devstack.demo_slack.database import Database
 from devstack.demo_slack.workspace import Json
 
+_IMAGES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp",
+}
+
+
+def media_type(content: bytes) -> str:
+    """Return the type of a file as a browser may show it: an image's, else plain text."""
+    found = (kind for beginning, kind in _IMAGES.items() if content.startswith(beginning))
+    return next(found, "text/plain")
+
 
 class Files:
     """Files of people and of the app, by Slack's file id."""
@@ -41,21 +54,33 @@ class Files:
         """Keep a person's file; return Slack's file object for the message that it comes with."""
         file_id = self.give_ticket(name, len(content))
         self.take(file_id, content)
+        return self.describe(file_id) | self.where(file_id, base_url) | {"mimetype": mimetype}
+
+    def where(self, file_id: str, base_url: str) -> Json:
+        """Return the fields that say where an app finds the content."""
         private = f"{base_url}/files-pri/{file_id}/download"
-        return self.describe(file_id) | {
-            "mimetype": mimetype,
-            "mode": "hosted",
-            "is_external": False,
-            "url_private_download": private,
-        }
+        return {"mode": "hosted", "is_external": False, "url_private_download": private}
 
     def describe(self, file_id: str) -> Json:
         """Return the fields of Slack's file object that the page and the app need."""
         rows = self._database.rows("SELECT * FROM files WHERE id = ?", file_id)
         if not rows or rows[0]["content"] is None:
             raise SlackError("file_not_found")
-        name = rows[0]["name"]
-        return {"id": file_id, "name": name, "title": name, "size": rows[0]["size"]}
+        name, content = rows[0]["name"], rows[0]["content"]
+        return {
+            "id": file_id,
+            "name": name,
+            "title": name,
+            "size": rows[0]["size"],
+            "mimetype": media_type(content),
+        }
+
+
+def info(call: ApiCall) -> Json:
+    """`files.info`."""
+    file_id = call.text("file")
+    stored = Files(call.workspace.database)
+    return {"file": stored.describe(file_id) | stored.where(file_id, call.base_url)}
 
 
 def get_upload_url_external(call: ApiCall) -> Json:
@@ -92,4 +117,5 @@ def complete_upload_external(call: ApiCall) -> Json:
 METHODS = {
     "files.completeUploadExternal": complete_upload_external,
     "files.getUploadURLExternal": get_upload_url_external,
+    "files.info": info,
 }

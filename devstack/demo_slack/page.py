@@ -1,5 +1,6 @@
 """The page on which a person plays a Slack user."""
 
+import base64
 import uuid
 from pathlib import Path
 
@@ -9,15 +10,18 @@ from starlette.routing import BaseRoute, Route
 
 from devstack.demo_slack.database import Database
 from devstack.demo_slack.events import Events
+from devstack.demo_slack.file_methods import Files, media_type
 from devstack.demo_slack.interactions import Interactions
 from devstack.demo_slack.typing_text import as_stored
 from devstack.demo_slack.workspace import Json, Workspace
 
 SHOWN = 200  # messages of a channel, the newest
+MOST_ATTACHED = 10  # files of a message, as in Slack
+LARGEST_ATTACHED = 20_000_000  # bytes
 _HTML = Path(__file__).with_name("page.html")
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
-    " img-src data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    " img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 
@@ -25,12 +29,20 @@ class Page:
     """Serves the page and handles its requests. A refusal is HTTP 422 with a sentence."""
 
     def __init__(
-        self, database: Database, workspace: Workspace, events: Events, interactions: Interactions
+        self,
+        database: Database,
+        workspace: Workspace,
+        events: Events,
+        interactions: Interactions,
+        files: Files,
+        base_url: str,
     ) -> None:
         self.database = database
         self.workspace = workspace
         self.events = events
         self.interactions = interactions
+        self.files = files
+        self.base_url = base_url
 
     def routes(self) -> list[BaseRoute]:
         """Return the page's paths."""
@@ -96,7 +108,10 @@ class Page:
         sender = self.workspace.user(user)
         if sender is None or self.workspace.channel(channel) is None:
             return _refusal("This person or channel does not exist.")
-        if not typed:
+        attached = _attached(body.get("files"))
+        if attached is None:
+            return _refusal("At most 10 files of 20 MB can be attached.")
+        if not typed and not attached:
             return _refusal("There is nothing to post.")
         if typed.startswith("/"):
             return await self._command(user, channel, typed)
@@ -108,6 +123,12 @@ class Page:
         }
         if body.get("thread_ts"):
             message["thread_ts"] = str(body["thread_ts"])
+        if attached:
+            message["subtype"] = "file_share"
+            message["files"] = [
+                self.files.attach(name, content, media_type(content), self.base_url)
+                for name, content in attached
+            ]
         message = self.workspace.add_message(channel, message)
         self.events.message_posted(sender["team_id"], channel, message)
         return JSONResponse({"ok": True, "message": message})
@@ -218,6 +239,23 @@ async def _body(request: Request) -> Json:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _attached(files: object) -> list[tuple[str, bytes]] | None:
+    """Return the names and contents of attached files, or None if they are too many or odd."""
+    given = files if isinstance(files, list) else []
+    if len(given) > MOST_ATTACHED:
+        return None
+    found = []
+    for file in given:
+        try:
+            content = base64.b64decode(file["content"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            return None
+        if not content or len(content) > LARGEST_ATTACHED:
+            return None
+        found.append((str(file.get("name") or "file"), content))
+    return found
 
 
 def _refusal(sentence: str) -> Response:

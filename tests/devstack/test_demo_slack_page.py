@@ -1,5 +1,6 @@
 """The demo Slack's page and its verbs over HTTP, as the browser and the tour use them."""
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from slack_sdk.errors import SlackApiError
 
 from devstack.demo_slack.typing_text import as_stored
 from tests.fakes import BOT_TOKEN, FakeSlack
+from tests.image_files import png
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,55 @@ def test_a_person_posts_and_replies(slack: FakeSlack) -> None:
         "<@UBOT> hello",
         "and?",
     ]
+
+
+def attached(content: bytes, name: str = "a.png") -> dict:
+    return {"name": name, "content": base64.b64encode(content).decode()}
+
+
+def test_a_person_attaches_files(slack: FakeSlack) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "@Tollgate look"}
+    files = [attached(png()), attached(b"<script>alert(1)</script>", "page.html")]
+    status, answer = http(f"{slack.url}/page/messages", {**posted, "files": files})
+    assert status == 200
+    assert answer["message"]["subtype"] == "file_share"
+    image, page = slack.messages("C1")[0]["files"]
+    assert (image["name"], image["mimetype"]) == ("a.png", "image/png")
+    assert (page["name"], page["mimetype"]) == ("page.html", "text/plain")
+    headers = {"Authorization": f"Bearer {BOT_TOKEN}"}
+    request = urllib.request.Request(image["url_private_download"], headers=headers)
+    with urllib.request.urlopen(request) as response:
+        assert response.read() == png()
+
+
+def test_a_file_alone_is_a_message(slack: FakeSlack) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "", "files": [attached(png())]}
+    assert http(f"{slack.url}/page/messages", posted)[0] == 200
+
+
+def test_the_page_shows_images_and_runs_nothing(slack: FakeSlack) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "x"}
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    files = [attached(png()), attached(svg, "a.svg")]
+    http(f"{slack.url}/page/messages", {**posted, "files": files})
+    for file, kind in zip(
+        slack.messages("C1")[0]["files"], ["image/png", "text/plain"], strict=True
+    ):
+        with urllib.request.urlopen(f"{slack.url}/files/{file['id']}") as response:
+            assert response.headers.get_content_type() == kind
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Content-Security-Policy"] == "sandbox"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[attached(png())] * 11, [attached(b"")], [{"name": "a"}], ["x"], [{"content": "not base64!"}]],
+)
+def test_odd_files_are_refused_with_a_sentence(slack: FakeSlack, files: list) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "hello", "files": files}
+    status, answer = http(f"{slack.url}/page/messages", posted)
+    assert (status, answer["error"]) == (422, "At most 10 files of 20 MB can be attached.")
+    assert slack.messages() == []
 
 
 @pytest.mark.parametrize(

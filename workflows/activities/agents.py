@@ -9,10 +9,11 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
+from coding_tasks.material import Material
 from coding_tasks.models import TaskRun
 from coding_tasks.places import take_place
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, diffs, notices, refunds, run_notices
+from workflows import confirmations, diffs, left_files, notices, refunds, run_notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
@@ -70,7 +71,7 @@ class AgentActivities:
             if run.state != TaskRun.State.SUCCEEDED and not take_place(run):
                 run_notices.tell_in_line(run)
                 return Prepared(in_sandbox=True, in_line=True)
-            material = thread_context.read(run) if run.task.has_thread else ""
+            material = thread_context.read(run) if run.task.has_thread else Material()
             begun = self._runs.prepare(run, material)
         return Prepared(in_sandbox=True, answered=not begun)
 
@@ -115,4 +116,6 @@ class AgentActivities:
             notices.send_soon(confirmations.ask(run, outcome.reasons))
         elif diff := diffs.claim(run):
             notices.send_soon(diff)
+        for file in left_files.claim(run):
+            notices.send_soon(file)
         return RunAnswer(answer, answered=True)

@@ -8,6 +8,7 @@ user alone. `docs/slack.md` lists what Slack refuses.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from django.urls import reverse
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from coding_tasks.models import RunChange
+from coding_tasks.models import RunChange, RunFile
 from workflows import wording
 from workflows.models import Notice
 from workflows.slack.block_kit import Block, footer_of, footer_text, sections
@@ -25,6 +26,8 @@ from workflows.slack.splitting import length, split
 
 DIFF_KEY = "diff:"
 """What the key of a notice with a change begins with. The run's id follows."""
+LEFT_FILE_KEY = "file:"
+"""What the key of a notice with an agent's file begins with. The run's id and a number follow."""
 METADATA_TYPE = "tollgate_notice"
 Destination = Notice.Destination
 
@@ -84,7 +87,7 @@ def last_way(notice: Notice) -> str:
 
 
 def _ways(notice: Notice) -> list[str]:
-    if notice.kind == Notice.Kind.DIFF:
+    if notice.kind in (Notice.Kind.DIFF, Notice.Kind.FILE):
         return [Destination.FILE]
     if notice.kind == Notice.Kind.PROGRESS:
         return [Destination.THREAD]
@@ -141,6 +144,8 @@ def messages_of(notice: Notice) -> list[Message]:
         return messages
     if notice.kind == Notice.Kind.DIFF:
         return [_patch(notice)]
+    if notice.kind == Notice.Kind.FILE:
+        return [_left_file(notice)]
     if notice.destination in _FILES:
         file_name, content = f"answer-{notice.pk}.md", wording.unescape(notice.text)
         text = wording.answer_in_file(notice.user_id, cost=footer_text(notice.blocks))
@@ -157,6 +162,14 @@ def _patch(notice: Notice) -> Message:
     change = RunChange.objects.get(run=UUID(notice.key.removeprefix(DIFF_KEY)))
     name = f"change-{notice.pk}.patch"
     return Message(notice.text, file_name=name, title="Change", content=change.patch)
+
+
+def _left_file(notice: Notice) -> Message:
+    run_id, _, number = notice.key.removeprefix(LEFT_FILE_KEY).partition(":")
+    file = RunFile.objects.get(run=UUID(run_id), number=int(number))
+    path = PurePosixPath(file.name)
+    name = f"{path.stem}-{notice.pk}{path.suffix}"  # found by it before it is sent again
+    return Message(notice.text, file_name=name, title=file.name, content=bytes(file.content))
 
 
 def _page_of(notice: Notice) -> str:

@@ -22,6 +22,7 @@ _WITHHELD = (
     Kind.QUESTION,
     Kind.QUOTE,
     Kind.DIFF,
+    Kind.FILE,
     Kind.OFFER,
 )
 

@@ -6,8 +6,10 @@ interface instead. It needs the packages that `--packages` names, and nothing of
 """
 
 import argparse
+import base64
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -38,6 +40,13 @@ def report_message(message: dict[str, Any]) -> None:
             report("result", text=extra.get("raw_output") or text, failed=status not in (0, None))
 
 
+def image(path: str) -> dict[str, Any]:
+    """Return an image as a part of a message. Its kind is the ending of its name."""
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    url = f"data:image/{Path(path).suffix[1:]};base64,{data}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def main() -> int:
     """Do one turn; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -45,6 +54,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", required=True)
     for name in ("steps", "seconds"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--image", action="append", default=[])
     given = parser.parse_args()
     sys.path.insert(0, given.packages)
 
@@ -68,10 +78,15 @@ def main() -> int:
                     raise Denied(str(error)) from error
                 raise
 
+    images = [image(path) for path in given.image]
+
     class Agent(DefaultAgent):
         def add_messages(self, *messages: dict[str, Any]) -> list[dict[str, Any]]:
             for message in messages:
                 report_message(message)
+                if images and message.get("role") == "user":  # the prompt
+                    message["content"] = [{"type": "text", "text": message["content"]}, *images]
+                    images.clear()
             added: list[dict[str, Any]] = super().add_messages(*messages)
             return added
 

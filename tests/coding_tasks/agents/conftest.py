@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Agent:
         prompt: str = "please",
         url: str = "",
         variables: Mapping[str, str] | None = None,
+        images: Sequence[Path] = (),
         **options: object,
     ) -> Ran:
         """Do one turn; return how it ended."""
@@ -59,7 +60,8 @@ class Agent:
         given = {"base-url": url or self.model.url, "model": "claude-sonnet-4-5", **options}
         ran = subprocess.run(
             [sys.executable, "-I", str(PROGRAM)]
-            + [f"--{name.replace('_', '-')}={value}" for name, value in given.items()],
+            + [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+            + [f"--image={path}" for path in images],
             input=prompt.encode(),
             cwd=self.tree,
             env={"HOME": str(self.home), "PATH": os.environ["PATH"], **variables},

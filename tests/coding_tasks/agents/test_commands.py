@@ -2,11 +2,18 @@
 
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coding_tasks.agents.description import MOST_PROMPT, CodingAgent, GatewayAPI, Turn
+from coding_tasks.agents.description import (
+    MOST_PROMPT,
+    CodingAgent,
+    GatewayAPI,
+    Turn,
+    model_takes_images,
+)
 from coding_tasks.agents.generic import GenericCommand
 from coding_tasks.agents.registry import DEFAULT, SHIPPED, registry
 from coding_tasks.sandbox.command import Command
@@ -34,7 +41,7 @@ def test_the_token_is_in_the_environment_only(agent: CodingAgent) -> None:
 @each
 def test_the_prompt_is_on_standard_input(agent: CodingAgent) -> None:
     command = agent.command(Turn("--help; é \ud800", "m", "http://x/p", TOKEN, "ab" * 16))
-    assert command.stdin == "--help; é ?".encode()
+    assert command.stdin.startswith("--help; é ?".encode())
     assert "--help; é ?" not in command.argv
 
 
@@ -60,6 +67,47 @@ def test_only_our_own_variables_are_in_the_environment(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "leaked")
     assert "leaked" not in agent.command(TURN).environment.values()
+
+
+IMAGES = replace(TURN, images=["/input/1.png", "/input/3.jpeg"])
+
+
+@pytest.mark.parametrize("session", [None, "abc-1"])
+@pytest.mark.parametrize("name", ["small", "codex", "mini"])
+def test_images_are_named_on_the_command_line(name: str, session: str | None) -> None:
+    """An option that takes several values must not take the prompt for one."""
+    command = registry()[name].command(replace(IMAGES, session=session))
+    named = [arg for arg in command.argv if arg.startswith("--image")]
+    assert named == ["--image=/input/1.png", "--image=/input/3.jpeg"]
+    assert "--image" not in " ".join(registry()[name].command(TURN).argv)
+
+
+@each
+def test_every_agent_learns_where_files_for_people_go(agent: CodingAgent) -> None:
+    command = agent.command(TURN)
+    assert command.environment["TOLLGATE_OUTPUT"] == "/home/agent/output"
+    if agent.name in ("claude", "codex", "mini"):
+        assert b"/home/agent/output" in command.stdin
+
+
+@pytest.mark.parametrize(
+    ("model", "takes"),
+    [
+        ("claude-sonnet-4-5", True),
+        ("gpt-4o", True),
+        ("gpt-4.1", True),
+        ("gpt-5", True),
+        ("o3", True),
+        ("anything-new", True),
+        ("gpt-4", False),
+        ("gpt-4-0613", False),
+        ("gpt-3.5-turbo", False),
+        ("o3-mini", False),
+        ("claude-2.1", False),
+    ],
+)
+def test_models_without_images_are_known(model: str, takes: bool) -> None:
+    assert model_takes_images(model) is takes
 
 
 @pytest.mark.parametrize("name", ["small", "claude", "codex"])

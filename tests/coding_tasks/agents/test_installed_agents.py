@@ -5,11 +5,12 @@ writes what they printed into `recordings/`, which the tests of their parsers re
 """
 
 import asyncio
+import base64
 import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,17 @@ from coding_tasks.agents.lines import json_object
 from coding_tasks.agents.progress import Progress
 from coding_tasks.agents.registry import SHIPPED
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
-from coding_tasks.sandbox.command import GATEWAY_INSIDE, Command
+from coding_tasks.sandbox.command import GATEWAY_INSIDE, INPUT_INSIDE, Command
 from coding_tasks.sandbox.interface import Door, Ended, Limits, Workspace
 from devstack.bootstrap import REPOSITORIES
 from devstack.demo_model.app import DemoModel
+from devstack.demo_model.script import Reply, ToolCall
 from devstack.settings import agents_directory
 from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, world_of
 from tests.gateway.threads import AsgiThread
+from tests.image_files import png
 
 PREFIX = agents_directory(os.environ)
 ASK = "Please add a --version flag to the web shop"
@@ -230,6 +233,47 @@ async def test_a_denial_ends_the_turn_without_an_answer(
     assert denied.progress.answer is None
     assert SENTENCE in " ".join(str(denied.progress.failure).split()), denied
     assert world.metric("tollgate_gateway_requests_total") - before <= 4, "it tried again"
+
+
+READ = ToolCall("Read", {"file_path": f"{INPUT_INSIDE}/1.png"})
+SUBMIT = ToolCall("bash", {"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; echo A square."})
+SCRIPTS = {
+    "claude": [Reply(tools=(READ,)), Reply("A square.")],  # it reads images with a tool
+    "mini": [Reply("A square.", tools=(SUBMIT,))],
+}
+
+
+@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize("agent", INSTALLED)
+async def test_shows_an_image_to_its_model(
+    world: World,
+    model: DemoModel,
+    place: Place,
+    tmp_path: Path,
+    agent: CodingAgent,
+    continued: bool,
+) -> None:
+    if continued and not agent.resumes:
+        pytest.skip("it continues no conversation")
+    token = world.tollgate.token(world.tollgate.project(credits=100_000))
+    folder = tmp_path / "input"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(png(64, 64))
+    mounts = {**agent.mounts(PREFIX), INPUT_INSIDE: folder}
+    async with place.sandbox.open(place.tree, mounts=mounts) as workspace:
+        session = None
+        if continued:
+            session = (
+                await run(workspace, agent, turn_of(agent, token, ASK), world)
+            ).progress.session
+        turn = turn_of(agent, token, f"what is in {INPUT_INSIDE}/1.png?", session)
+        model.forget_requests()
+        model.script.add(*SCRIPTS.get(agent.name, [Reply("A square.")]))
+        shown = await run(workspace, agent, replace(turn, images=[f"{INPUT_INSIDE}/1.png"]), world)
+    model.script.clear()
+    assert "A square." in (shown.progress.answer or shown.progress.said), shown
+    sent = model.requests()[-1].raw.decode()
+    assert base64.b64encode(png(64, 64)).decode()[:60] in sent, "the model did not get the image"
 
 
 def record(agent: CodingAgent, what: str, run: Run) -> None:

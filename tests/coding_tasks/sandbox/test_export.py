@@ -1,5 +1,6 @@
 """The change of a tree as a patch, made by a git that runs inside on our own repository."""
 
+import json
 import os
 import subprocess
 from base64 import b64decode
@@ -395,3 +396,41 @@ async def test_an_archive_that_unpacks_beyond_the_home_fails(sandbox):
     async with sandbox.open(None, storage=small) as workspace:
         with pytest.raises(ExportFailed, match="cannot be restored"):
             await workspace.restore_home(archive)
+
+
+def told(lines: bytes) -> dict[str, bytes | None]:
+    """Return the files that a folder has, by name; None if the content is left out."""
+    found = map(json.loads, lines.splitlines())
+    return {
+        each["name"]: None if each.get("left_out") else b64decode(each["content"]) for each in found
+    }
+
+
+async def test_a_folder_of_the_home_is_read(sandbox):
+    async with sandbox.open(None) as workspace:
+        assert await workspace.read_folder("output", 10, 1_000) == b""
+        script = "mkdir -p output/folder; cd output; echo one >a; printf x >'b\n..'; : >empty"
+        await shell(workspace, f"cd; {script}; echo deep >folder/c")
+        read = await workspace.read_folder("output", 10, 1_000)
+    assert told(read) == {"a": b"one\n", "b\n..": b"x", "empty": b""}
+
+
+async def test_what_is_no_file_is_not_read(sandbox):
+    async with sandbox.open(None) as workspace:
+        script = "mkdir output; cd output; ln -s /etc/passwd link; mkfifo pipe; echo x >a"
+        await shell(workspace, f"cd; {script}; echo y >shut; chmod 000 shut")
+        read = told(await workspace.read_folder("output", 10, 1_000))
+        assert read.pop("shut", b"y\n") == b"y\n", "in some sandboxes the lock does not matter"
+        assert read == {"a": b"x\n"}
+        await shell(workspace, "cd; rm -rf output; ln -s /etc output")
+        assert await workspace.read_folder("output", 10, 1_000) == b""
+
+
+async def test_a_folder_is_read_up_to_its_bounds(sandbox):
+    async with sandbox.open(None) as workspace:
+        script = "mkdir output; cd output; truncate -s 200M a; for n in 1 2 3 4; do echo $n >b$n"
+        await shell(workspace, f"cd; {script}; done")
+        few = told(await workspace.read_folder("output", 2, 1_000))
+        small = told(await workspace.read_folder("output", 9, 5))
+    assert few == {"a": None, "b1": b"1\n", "b2": b"2\n", "b3": None}
+    assert small == {"a": None, "b1": b"1\n", "b2": b"2\n", "b3": None, "b4": None}

@@ -1,0 +1,22 @@
+"""What an agent gets besides the request: quoted text, and files."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file for the agent. We give it its name, so the name is safe."""
+
+    name: str
+    content: bytes = field(repr=False)
+    is_image: bool = False
+
+
+@dataclass(frozen=True)
+class Material:
+    """Others wrote it, so it is quoted in the prompt."""
+
+    text: str = field(default="", repr=False)
+    files: tuple[InputFile, ...] = ()
+    note: str = field(default="", repr=False)
+    """Sentences for the answer, about files of the request that the agent did not get."""
