@@ -293,6 +293,7 @@ class TaskRunAdmin(_ReadOnly):
     readonly_fields = fields = (
         "task",
         "message_ts",
+        "author_slack_user_id",
         "state",
         "request",
         "answer",

@@ -80,10 +80,16 @@ def create_task(
         raise ThreadTaken from None
 
 
-def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
-    """Return the task's run for a message, creating it if needed."""
+def add_run(task: CodingTask, message_ts: str, text: str, author: str = "") -> TaskRun:
+    """Return the task's run for a message, creating it if needed.
+
+    `author` is the Slack user who wrote the message, by default the task's owner.
+    """
+    other = "" if author == task.owner_slack_user_id else author
     run, _ = TaskRun.objects.get_or_create(
-        task=task, message_ts=message_ts, defaults={"request": text}
+        task=task,
+        message_ts=message_ts,
+        defaults={"request": text, "author_slack_user_id": other},
     )
     return run
 

@@ -12,6 +12,7 @@ from billing.products import BUCKETS
 from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.participants import TaskParticipant, joined_at
 from coding_tasks.repositories.clone_urls import validate_clone_url
 from projects.models import Membership, Project, SlackWorkspace, User
 
@@ -25,6 +26,7 @@ __all__ = [
     "RunChange",
     "RunEvent",
     "TaskBranch",
+    "TaskParticipant",
     "TaskRun",
     "validate_full_name",
 ]
@@ -274,6 +276,20 @@ class CodingTask(models.Model):
             return self.workspace.distinct_id(self.owner_slack_user_id)
         return distinct_id_of(self.user_id, self.project_id)
 
+    def accepts(self, user_id: str) -> bool:
+        """Return whether a Slack user may write to its agent: the owner, or who was let join."""
+        return user_id == self.owner_slack_user_id or joined_at(self, user_id) is not None
+
+    def accepts_reply(self, user_id: str, ts: str) -> bool:
+        """Return whether a reply that does not mention the bot is for its agent.
+
+        What people wrote before they were let join was not.
+        """
+        if user_id == self.owner_slack_user_id:
+            return True
+        since = joined_at(self, user_id)
+        return since is not None and float(ts) >= since.timestamp()
+
     def owner_has_left(self) -> bool:
         """Return whether the user who asked for it may no longer use the project."""
         if self.user_id is None:
@@ -308,6 +324,14 @@ class TaskRun(models.Model):
     message_ts = models.CharField(
         max_length=32,
         help_text="The message that this turn answers. Without a thread it is the run's own id.",
+    )
+    author_slack_user_id = models.CharField(
+        "author",
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Who asked for this turn, if that is not the task's owner. It counts as theirs.",
     )
     request = models.TextField()
     answer = models.TextField(blank=True, default="")
@@ -390,6 +414,18 @@ class TaskRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} / {self.message_ts}"
+
+    @property
+    def asked_by(self) -> str:
+        """The Slack user who asked for it. Empty without a thread."""
+        return self.author_slack_user_id or self.task.owner_slack_user_id
+
+    @property
+    def distinct_id(self) -> str:
+        """How usage events and caps name who asked for it. What it uses counts as theirs."""
+        if self.author_slack_user_id and self.task.workspace is not None:
+            return self.task.workspace.distinct_id(self.author_slack_user_id)
+        return self.task.distinct_id
 
 
 class AcceptedRequest(models.Model):

@@ -69,7 +69,7 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
         task.project,
         task.resource,
         to_start=True,
-        distinct_id=task.distinct_id,
+        distinct_id=run.distinct_id,
         run_usage_micro=usage_of_run(run.pk),
     )
 
@@ -209,7 +209,7 @@ def begin(run: TaskRun, lifetime: timedelta) -> str | None:
         run.pk,
         [task.product],
         lifetime,
-        distinct_id=task.distinct_id,
+        distinct_id=run.distinct_id,
         accepted_micro=locked.accepted_micro,
     )
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
 from slack_bot import credit_requests, installations
+from slack_bot import participants as participant_clicks
 from slack_bot.events import Installation
 from slack_bot.payloads import (
     action_of,
@@ -29,7 +30,7 @@ from slack_bot.payloads import (
     timestamp,
 )
 from slack_bot.signature import signed_by_slack
-from workflows import client, confirmations, notices, wording
+from workflows import client, confirmations, notices, participants, wording
 from workflows.home import openings
 from workflows.intake import stop_orders
 from workflows.mention_types import RepositoryChoice, workflow_id
@@ -70,7 +71,8 @@ def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        if _agree(payload) or _stop(payload) or _answer_quote(payload):
+        takes = (_agree, _stop, _answer_quote, _decide_who_writes)
+        if any(take(payload) for take in takes):
             return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
@@ -145,6 +147,21 @@ def _answer_quote(payload: dict[str, Any]) -> bool:
     for workspace in filter(None, map(installations.find, installations_of(payload))):
         if user_id and run_id:
             answering.answer(workspace, run_id, user_id, answer, timezone.now())
+    return True
+
+
+def _decide_who_writes(payload: dict[str, Any]) -> bool:
+    """Take a click on a button about who may write to a task; return whether it was one."""
+    click = action_of(payload, participants.LET_JOIN, participants.REMOVE)
+    if not click:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    place = participants.place_of(text(click.get("value"), 200))
+    # At most one of these workspaces has the button's task.
+    for workspace in filter(None, map(installations.find, installations_of(payload))):
+        if user_id and place:
+            clicked_at = timestamp(click.get("action_ts"))
+            participant_clicks.take_click(workspace, user_id, click["action_id"], place, clicked_at)
     return True
 
 

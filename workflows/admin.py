@@ -20,6 +20,7 @@ from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch
 from projects.slack_names import SlackId, names_of
 from quota.reason_words import with_reasons_in_words
+from workflows import participants_admin
 from workflows.models import (
     CostConfirmation,
     CreditApprover,
@@ -29,6 +30,9 @@ from workflows.models import (
     Notice,
     RunQuote,
 )
+
+# Importing it registers its page.
+__all__ = ["participants_admin"]
 
 
 class ReadOnly:

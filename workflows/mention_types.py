@@ -27,6 +27,7 @@ NO_AGENT_WORKER = "NoAgentWorker"
 UNINSTALLED = "Uninstalled"
 OWNER_LEFT = "OwnerLeft"
 HANDED_BACK = "handed back, because its task was gone"
+ANOTHERS_TASK = "another user's task"
 ASKED_FOR_CREDITS = "its author asked for credits, and now there are some"
 UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 

@@ -244,7 +244,7 @@ class SlackPause(models.Model):
 
 
 class FollowUp(models.Model):
-    """One further message by a task's owner in the task's thread, for the workflow to handle.
+    """One further message for a task in the task's thread, for the workflow to handle.
 
     Write it in the transaction that locks its task (`coding_tasks.threads.lock_active_task`), so
     that the task does not finish while a message waits for it. A reply that comes before the task

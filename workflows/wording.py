@@ -122,8 +122,62 @@ def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
     return (
         f"{person(user_id)}, this thread's task belongs to {person(owner_id)}, so I take replies "
         f"from {person(owner_id)} only. Mention {escape(bot_name)} in a new thread to start "
-        "your own."
+        f"your own, or {person(owner_id)} can let you join."
     )
+
+
+def joined(user_id: str, *, by: str) -> str:
+    """Say that somebody may write to another person's task. `by` is mrkdwn."""
+    return (
+        f"{person(user_id)} can write to this task too, as {by} decided. "
+        f"What {person(user_id)} asks for counts as their own usage."
+    )
+
+
+def joined_no_more(user_id: str, *, by: str) -> str:
+    """Say that somebody may no longer write to another person's task. `by` is mrkdwn."""
+    return f"{person(user_id)} can no longer write to this task, as {by} decided."
+
+
+def an_administrator() -> str:
+    """Name a person who decided something in the admin."""
+    return "an administrator"
+
+
+def join_button() -> str:
+    """Label the button that lets somebody write to the task."""
+    return "Let them join"
+
+
+def remove_button() -> str:
+    """Label the button that takes this back."""
+    return "Remove"
+
+
+def join_not_yours(user_id: str, *, owner_id: str) -> str:
+    """Say that only the owner decides who may write to the task."""
+    return f"{person(user_id)}, only {person(owner_id)} can decide who writes to this task."
+
+
+def join_without_access(user_id: str, *, bot_name: str) -> str:
+    """Say that somebody cannot join, because they may not use the bot at all."""
+    return (
+        f"{person(user_id)} cannot join, because they may not use {escape(bot_name)} here. "
+        "An administrator can change that."
+    )
+
+
+def join_unknown(user_id: str) -> str:
+    """Say that Slack does not tell who somebody is."""
+    return (
+        f"I cannot find out from Slack who {person(user_id)} is just now. "
+        "Please try again in a minute."
+    )
+
+
+def join_too_late() -> str:
+    """Say that the task has ended, so nobody can join it."""
+    return "This task has ended, so nobody can join it any more."
 
 
 # --- Repository picker ---------------------------------------------------------------------------

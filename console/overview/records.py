@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "coding_tasks.channeldefault",
         "workflows.mention",
         "workflows.followup",
+        "coding_tasks.taskparticipant",
         "workflows.notice",
         "workflows.creditrequest",
         "workflows.creditapprover",

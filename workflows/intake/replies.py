@@ -158,7 +158,7 @@ def _as_follow_up(reply: ThreadReply) -> bool:
     if is_stop(reply.text) or is_stopped_later(reply):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
-    if task is not None and task.owner_slack_user_id != reply.user_id:
+    if task is not None and not task.accepts_reply(reply.user_id, reply.ts):
         return False
     request = _latest_request(reply)
     if request is not None and _is_pending_stop(request):
