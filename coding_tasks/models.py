@@ -14,6 +14,7 @@ from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.participants import TaskParticipant, joined_at
 from coding_tasks.repositories.clone_urls import validate_clone_url
+from coding_tasks.repository_rules import RepositoryRule
 from projects.models import Membership, Project, SlackWorkspace, User
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "GitCredential",
     "ProjectAgent",
     "Repository",
+    "RepositoryRule",
     "RunChange",
     "RunEvent",
     "TaskBranch",
@@ -132,7 +134,9 @@ class ChannelDefault(models.Model):
 
 
 class CodingTask(models.Model):
-    """One conversation with an agent about a repository: in a Slack thread, or over the API.
+    """One conversation with an agent: in a Slack thread, or over the API.
+
+    It is about a repository, unless its author chose none; then the agent only answers.
 
     A thread has at most one active task. A task without a thread is active while it has work; its
     next message makes it active again.
@@ -151,7 +155,13 @@ class CodingTask(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="coding_tasks")
-    repository = models.ForeignKey(Repository, on_delete=models.PROTECT)
+    repository = models.ForeignKey(
+        Repository,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        help_text="Empty: a question that needs no code.",
+    )
     origin = models.CharField(
         max_length=10,
         choices=Origin.choices,
@@ -212,6 +222,10 @@ class CodingTask(models.Model):
                 | (~Q(origin="slack") & Q(workspace=None)),
                 name="coding_task_thread_fits_origin",
             ),
+            models.CheckConstraint(
+                condition=Q(origin="slack") | Q(repository__isnull=False),
+                name="coding_task_has_repository",
+            ),
         ]
         indexes = [
             models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread"),
@@ -248,6 +262,17 @@ class CodingTask(models.Model):
     def product(self) -> str:
         """The only gateway product that its runs may call."""
         return "slack_app" if self.has_thread else "posthog_code"
+
+    @property
+    def repository_name(self) -> str:
+        """The name of its repository, or an empty string if it has none."""
+        return self.repository.full_name if self.repository else ""
+
+    @property
+    def repository_to_change(self) -> Repository:
+        """Its repository. Only tasks of the agent that reads can lack one."""
+        assert self.repository is not None, "tasks without a repository change nothing"
+        return self.repository
 
     @property
     def needs_sandbox(self) -> bool:

@@ -17,6 +17,8 @@ QUOTES_PATCH = "runs-have-quotes"
 OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 STOPPED = "stopped"
+NO_REPOSITORY = 0
+"""The id that stands for the choice of no repository, for a question that needs no code."""
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
 GATEWAY_OUT = "GatewayUnavailable"
@@ -105,7 +107,7 @@ class FollowUpReceived:
 
 @dataclass(frozen=True)
 class RepositoryChoice:
-    """The author of the mention chose a repository in the picker."""
+    """The author of the mention chose a repository in the picker, or `NO_REPOSITORY`."""
 
     repository_id: int
 

@@ -56,6 +56,11 @@ class Mention(models.Model):
         help_text="The author's earlier, unanswered request in the thread, which this one repeats. "
         "Each is taken up at most once.",
     )
+    chosen_repository = models.IntegerField(
+        null=True,
+        blank=True,
+        help_text="The id of the repository that its author chose before it started; 0 is none.",
+    )
     event_id = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
     outcome = models.CharField(

@@ -191,9 +191,46 @@ def picker_placeholder() -> str:
     return "Search repositories"
 
 
+def picker_none() -> str:
+    """Label the option of the picker for a question that needs no code (plain text)."""
+    return "No repository: just answer"
+
+
+def other_repository_button() -> str:
+    """Label the button of an answer that starts its request anew on another repository."""
+    return "Other repository"
+
+
+def other_repository_question(user_id: str) -> str:
+    """Ask on which repository a request is to be started anew."""
+    return (
+        f"{person(user_id)}, on which repository shall I start this request anew? "
+        f"Only {person(user_id)} can choose."
+    )
+
+
+def started_anew(user_id: str, *, repository: str) -> str:
+    """Say that a request was started anew, in place of the picker. No repository is empty."""
+    on = f"on *{escape(repository)}*" if repository else "without a repository"
+    return f"Started this request anew {on}, as {person(user_id)} asked."
+
+
+def started_anew_already(user_id: str) -> str:
+    """Say that a request cannot be started anew."""
+    return f"{person(user_id)}, this request was started anew already, or it is too old for that."
+
+
+def thread_is_busy(user_id: str) -> str:
+    """Say that a request cannot be started anew while the thread has work."""
+    return (
+        f"{person(user_id)}, I am still at work in this thread. "
+        "Wait for my answer or stop me, and choose again."
+    )
+
+
 def picker_chosen(repository: str) -> str:
-    """Say which repository was chosen, in place of the picker."""
-    return f"Repository: *{escape(repository)}*"
+    """Say which repository was chosen, in place of the picker. Empty: none."""
+    return f"Repository: *{escape(repository) or 'none'}*"
 
 
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
@@ -306,6 +343,11 @@ def used(credits: str) -> str:
     return f"{escape(credits)} credits"
 
 
+def where(repository: str) -> str:
+    """Say which repository an answer is about. Empty: none."""
+    return escape(repository) or "no repository"
+
+
 def link(address: str, label: str) -> str:
     """Return the mrkdwn of a link."""
     return f"<{escape(address)}|{escape(label)}>"
@@ -314,6 +356,8 @@ def link(address: str, label: str) -> str:
 # --- Progress ------------------------------------------------------------------------------------
 def working_on(repository: str, branch: str) -> str:
     """Say where the bot works."""
+    if not repository:
+        return "Working without a repository"
     on = f" on `{_in_code(branch)}`" if branch else ""
     return f"Working on *{escape(repository)}*{on}"
 

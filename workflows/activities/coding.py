@@ -30,6 +30,7 @@ from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
     ANOTHERS_TASK,
+    NO_REPOSITORY,
     OUT_OF_CREDITS,
     SAID_ALREADY,
     STOPPED,
@@ -151,7 +152,10 @@ class CodingActivities:
         If the thread has a task already, record the mention as a follow-up of that task.
         """
         mention = rows.mention(new.mention_id)
-        repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
+        project = mention.workspace.project
+        repository = None
+        if new.repository_id != NO_REPOSITORY:
+            repository = Repository.objects.get(pk=new.repository_id, project=project)
         if denial := denials.claimed_for(mention):  # an earlier attempt was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
         if work.was_stopped(mention):
@@ -330,7 +334,7 @@ def _announce(mention: Mention, task: CodingTask) -> None:
     def replace_picker() -> None:
         picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
         if picker is not None:
-            edits.revise(picker, wording.picker_chosen(task.repository.full_name))
+            edits.revise(picker, wording.picker_chosen(task.repository_name))
             notices.deliver(picker)
 
     for decorate in (react, store_link):
