@@ -60,13 +60,14 @@ def create_task(
     if run := made.first():
         return run
     author = request.workspace.distinct_id(request.user_id)
-    require_credits(request.workspace.project, AI_CREDITS, author)
+    project = request.workspace.project_in(request.channel_id)
+    require_credits(project, AI_CREDITS, author)
     chosen = choose_agent(request.text, known_agents())
-    agent = chosen.agent or ProjectAgent.of(request.workspace.project).agent
+    agent = chosen.agent or ProjectAgent.of(project).agent
     try:
         with transaction.atomic():
             task = CodingTask.objects.create(
-                project=request.workspace.project,
+                project=project,
                 repository=repository,
                 workspace=request.workspace,
                 channel_id=request.channel_id,

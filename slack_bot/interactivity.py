@@ -239,7 +239,7 @@ def _options(interaction: Interaction) -> list[dict[str, Any]]:
     mention = _mention(interaction)
     if mention is None or mention.user_id != interaction.user_id:
         return []
-    project_id = mention.workspace.project_id
+    project_id = mention.project.pk
     return picker.options(project_id, mention.pk, interaction.value)
 
 
@@ -291,9 +291,7 @@ def _offered(mention: Mention, interaction: Interaction) -> int | None:
         return None
     if choice.repository_id == NO_REPOSITORY:
         return NO_REPOSITORY
-    found = Repository.objects.filter(
-        pk=choice.repository_id, project_id=mention.workspace.project_id
-    )
+    found = Repository.objects.filter(pk=choice.repository_id, project_id=mention.project.pk)
     return choice.repository_id if found.exists() else None
 
 

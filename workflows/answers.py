@@ -73,10 +73,23 @@ def _footer(run: TaskRun, micro: int) -> str:
         parts.append(wording.elapsed(round((run.finished_at - run.started_at).total_seconds())))
     parts.append(wording.where(run.task.repository_name))
     change = RunChange.objects.filter(run=run).first()
-    if change is not None:
-        parts.append(f"`{wording.escape(change.branch)}`")
-        branch = TaskBranch.objects.filter(task=run.task_id).first()
-        if branch is not None and branch.pull_request:
-            parts.append(wording.link(branch.pull_request, "Pull request"))
+    branch = TaskBranch.objects.filter(task=run.task_id).first()
+    if run.task.repository_id is not None:
+        parts.append(wording.on_branch(_branch_read(run, change, branch)))
+    if change is not None and branch is not None and branch.pull_request:
+        parts.append(wording.link(branch.pull_request, "Pull request"))
     parts.append(wording.link(page_of(run), "Transcript"))
     return " · ".join(parts)
+
+
+def _branch_read(run: TaskRun, change: RunChange | None, branch: TaskBranch | None) -> str:
+    """Return the branch that an answer is about, or an empty string for the default branch.
+
+    That is the task's own branch as soon as the task has changed something.
+    """
+    if change is not None:
+        return change.branch
+    if branch is None:
+        return ""
+    changed = RunChange.objects.filter(run__task=run.task_id, run__created_at__lt=run.created_at)
+    return branch.name if changed.exists() else branch.base_branch

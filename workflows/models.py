@@ -105,6 +105,11 @@ class Mention(models.Model):
         """The trace id of all calls to models for this mention."""
         return trace_of(workflow_id(self.team_id, self.channel_id, self.ts))
 
+    @property
+    def project(self) -> Project:
+        """The project that pays for it: the present one of its channel."""
+        return self.workspace.project_in(self.channel_id)
+
 
 class Notice(models.Model):
     """One message that the bot owes a thread or a channel: a denial, an answer or another.

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from coding_tasks.models import Repository, TaskRun
 from workflows import wording
+from workflows.mention_types import NO_REPOSITORY
 from workflows.models import Mention
 from workflows.slack.block_kit import Block, button, buttons
 from workflows.slack.signed_ids import SignedIds
@@ -21,7 +22,7 @@ def offer(run: TaskRun) -> list[Block]:
     if began is None or Mention.objects.filter(takes_up=began).exists():
         return []
     others = Repository.objects.filter(project=run.task.project_id)
-    if not others.exclude(pk=run.task.repository_id).exists():
+    if not others.exclude(pk=run.task.repository_id or NO_REPOSITORY).exists():
         return []
     return [buttons(button(wording.other_repository_button(), ACTION_ID, value_for(run)))]
 

@@ -348,6 +348,11 @@ def where(repository: str) -> str:
     return escape(repository) or "no repository"
 
 
+def on_branch(branch: str) -> str:
+    """Say which branch an answer is about. Empty: the default branch, whatever its name."""
+    return f"`{_in_code(branch)}`" if branch else "default branch"
+
+
 def link(address: str, label: str) -> str:
     """Return the mrkdwn of a link."""
     return f"<{escape(address)}|{escape(label)}>"

@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Slack": (
         "projects.slackworkspace",
+        "projects.channelproject",
         "coding_tasks.channeldefault",
         "workflows.mention",
         "workflows.followup",

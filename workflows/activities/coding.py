@@ -152,7 +152,7 @@ class CodingActivities:
         If the thread has a task already, record the mention as a follow-up of that task.
         """
         mention = rows.mention(new.mention_id)
-        project = mention.workspace.project
+        project = mention.project
         repository = None
         if new.repository_id != NO_REPOSITORY:
             repository = Repository.objects.get(pk=new.repository_id, project=project)

@@ -121,16 +121,14 @@ class RepositoryActivities:
         try:
             with report_failures():
                 name = self._classifier.choose(
-                    mention.workspace.project,
+                    mention.project,
                     all_that_was_asked(mention),
                     list(repositories),
                     distinct_id=mention.workspace.distinct_id(mention.user_id),
                     trace_id=mention.trace_id,
                 )
         except OutOfCredits as refusal:
-            denial = denials.claim_after_gateway_refusal(
-                mention, mention.workspace.project, refusal
-            )
+            denial = denials.claim_after_gateway_refusal(mention, mention.project, refusal)
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         return RepositoryAnswer(repositories[name].pk if name else None)
 
@@ -168,12 +166,12 @@ class RepositoryActivities:
 
 
 def _repositories(mention: Mention) -> list[Repository]:
-    return list(Repository.objects.filter(project=mention.workspace.project).order_by("full_name"))
+    return list(Repository.objects.filter(project=mention.project).order_by("full_name"))
 
 
 def _by_rule(mention: Mention) -> int | None:
     """Return the repository of the project's first rule that applies to the request."""
-    project = mention.workspace.project
+    project = mention.project
     rules = RepositoryRule.objects.filter(project=project, repository__project=project)
     return repository_by_rules(rules.order_by("position", "pk"), all_that_was_asked(mention))
 
@@ -182,7 +180,7 @@ def _default_of_channel(mention: Mention) -> int | None:
     default = ChannelDefault.objects.filter(
         workspace=mention.workspace,
         channel_id=mention.channel_id,
-        repository__project=mention.workspace.project,
+        repository__project=mention.project,
     ).first()
     return default.repository_id if default else None
 

@@ -110,9 +110,7 @@ def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
         _ask(mention)
     elif task and follow_ups.forward(mention, task, ask_gate=ask_gate):
         pass
-    elif ask_gate and (
-        refusal := denials.refusal_for(mention, mention.workspace.project, to_start=True)
-    ):
+    elif ask_gate and (refusal := denials.refusal_for(mention, mention.project, to_start=True)):
         denials.refuse(mention, refusal)
     elif _has_no_text(mention):
         _ask(mention)

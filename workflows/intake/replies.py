@@ -147,7 +147,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
-    if refusal := denials.refusal_for(reply, reply.workspace.project, to_start=True):
+    project = reply.workspace.project_in(reply.channel_id)
+    if refusal := denials.refusal_for(reply, project, to_start=True):
         _tell_if_news(request, denials.text(refusal))
         return None
     return _become_mention(reply, request)

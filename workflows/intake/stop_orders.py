@@ -284,7 +284,7 @@ def _other_owner(order: Order) -> str | None:
 def _used(order: Order, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
     """Return the credits used so far, formatted, or None if none were used."""
     traces = {each.trace_id for each in mentions}
-    project_id = order.workspace.project_id
+    project_id = order.workspace.project_in(order.channel_id).pk
     micro = 0
     if stopped is not None:
         task = stopped.task

@@ -14,6 +14,7 @@ from workflows import client, tasks
 from workflows.mention_types import NO_REPOSITORY, RepositoryChoice
 from workflows.models import Mention, Notice
 from workflows.slack import picker
+from workflows.slack.block_kit import footer_of
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -128,7 +129,7 @@ def test_a_question_about_no_repository_is_answered_without_code(two_repositorie
     assert "about no repository" in system
     assert "acme/" not in system
     [answer] = world.notices(Notice.Kind.ANSWER)
-    assert " · no repository · " in answer.blocks[-1]["elements"][0]["text"]
+    assert " · no repository · " in footer_of(answer.blocks)[0]["elements"][0]["text"]
     world.reply(mention, "where?")
     wait_until(
         lambda: world.wait_until_said(mention.ts, 3)[0] == "Repository: *none*",
