@@ -25,6 +25,7 @@ from coding_tasks.models import (
     CodingTask,
     ProjectAgent,
     Repository,
+    RepositoryRule,
     RunChange,
     TaskBranch,
     TaskRun,
@@ -172,6 +173,19 @@ class ChannelDefaultAdmin(NamedSearch, admin.ModelAdmin[ChannelDefault]):
     autocomplete_fields = ["workspace", "repository"]
 
 
+@admin.register(RepositoryRule)
+class RepositoryRuleAdmin(NamedSearch, admin.ModelAdmin[RepositoryRule]):
+    """Words in requests, and the repositories that they are about, in the order that decides."""
+
+    list_display = ["keyword", "position", "project", "repository"]
+    list_editable = ["position"]
+    list_filter = ["project"]
+    list_select_related = ["project__organization", "repository"]
+    search_fields = ["keyword", "repository__full_name", "project__name"]
+    named_by = ["keyword"]
+    autocomplete_fields = ["project", "repository"]
+
+
 @admin.register(CodingTask)
 class CodingTaskAdmin(_ReadOnly):
     """Coding tasks, each with its turns."""
@@ -293,6 +307,7 @@ class TaskRunAdmin(_ReadOnly):
     readonly_fields = fields = (
         "task",
         "message_ts",
+        "author_slack_user_id",
         "state",
         "request",
         "answer",

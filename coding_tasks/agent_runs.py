@@ -1,11 +1,13 @@
 """Runs of agents in sandboxes: prepare a turn for an agent worker, and collect what it made."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -254,7 +256,7 @@ class AgentRuns:
             branch=branch.name,
             patch=patch,
             subject=task.title,
-            requester=_requester(task),
+            requester=_requester(run),
             committed_at=run.created_at,
         )
         try:
@@ -279,10 +281,11 @@ def _keep_files(run: TaskRun, attempt: Attempt) -> str:
     return kept_files.keep(run.pk, lines)
 
 
-def _requester(task: CodingTask) -> Requester:
-    """Return who the commits of a task name."""
+def _requester(run: TaskRun) -> Requester:
+    """Return who the commit of a run names."""
+    task = run.task
     if task.has_thread:
-        return Requester(task.owner_slack_user_id)
+        return Requester(run.asked_by)
     user = task.user
     if user is None:
         return Requester("a program")
@@ -311,14 +314,24 @@ def _note(outcome: Outcome) -> str:
 
 def erase(tasks: QuerySet[CodingTask]) -> None:
     """Erase what agents said, did and remember in these tasks."""
+    erase_turns(TaskRun.objects.filter(task__in=tasks))
+    _forget_conversations(list(tasks.values_list("pk", flat=True)))
+
+
+def erase_turns(turns: QuerySet[TaskRun]) -> None:
+    """Erase what agents said and did in these turns, and what they remember of the tasks."""
     exchange = shared_exchange()
-    for task_id in tasks.values_list("pk", flat=True):
-        exchange.remove_home(str(task_id))
-    for run_id in TaskRun.objects.filter(task__in=tasks).values_list("pk", flat=True):
+    for run_id in turns.values_list("pk", flat=True):
         exchange.remove(str(run_id))
-    RunEvent.objects.filter(run__task__in=tasks).delete()
-    RunFile.objects.filter(run__task__in=tasks).delete()
-    tasks.update(session="")
+    RunEvent.objects.filter(run__in=turns).delete()
+    RunFile.objects.filter(run__in=turns).delete()
+    _forget_conversations(list(turns.values_list("task_id", flat=True)))
+
+
+def _forget_conversations(task_ids: Iterable[UUID]) -> None:
+    for task_id in set(task_ids):
+        shared_exchange().remove_home(str(task_id))
+    CodingTask.objects.filter(pk__in=set(task_ids)).update(session="")
 
 
 def _refusal_of(result: TurnResult) -> Exception | None:

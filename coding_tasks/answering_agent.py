@@ -18,6 +18,11 @@ Files of the repository:
 
 {excerpts}"""
 
+_INSTRUCTIONS_WITHOUT_REPOSITORY = """\
+You are a coding assistant answering a question that is about no repository. You can see no code.
+Answer the last request, briefly and concretely, in plain text. Say so if you would have to see code
+to answer."""
+
 
 @dataclass(frozen=True)
 class AnsweringAgent:
@@ -30,18 +35,22 @@ class AnsweringAgent:
 
     def work(self, assignment: Assignment, checkout: Checkout, access: ModelAccess) -> str:
         """See `Agent.work`."""
-        paths = checkout.files()
-        said = " ".join([*(turn.request for turn in assignment.earlier), assignment.request])
-        system = _INSTRUCTIONS.format(
-            repository=assignment.repository,
-            paths=_listing(paths, self.budget),
-            excerpts="\n\n".join(map(_shown, relevant_files(checkout, said, self.budget))),
-        )
+        system = _INSTRUCTIONS_WITHOUT_REPOSITORY
+        if assignment.repository:
+            system = self._about(assignment, checkout)
         model = assignment.model or self.model
         question = Question(
             model, system, self._messages(assignment), self.max_tokens, self.timeout
         )
         return ask(access, question)
+
+    def _about(self, assignment: Assignment, checkout: Checkout) -> str:
+        said = " ".join([*(turn.request for turn in assignment.earlier), assignment.request])
+        return _INSTRUCTIONS.format(
+            repository=assignment.repository,
+            paths=_listing(checkout.files(), self.budget),
+            excerpts="\n\n".join(map(_shown, relevant_files(checkout, said, self.budget))),
+        )
 
     def _messages(self, assignment: Assignment) -> list[Message]:
         messages: list[Message] = []

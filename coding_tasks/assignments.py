@@ -41,7 +41,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The turn to do: the repository, the request, and the earlier turns of the task."""
+    """The turn to do: the repository, the request, and the earlier turns of the task.
+
+    The repository's name is empty if there is none.
+    """
 
     repository: str
     request: str

@@ -46,6 +46,18 @@ class Checkouts(Protocol):
         ...
 
 
+class EmptyCheckout:
+    """The files of a task without a repository: none."""
+
+    def files(self) -> Sequence[str]:
+        """See `Checkout.files`."""
+        return ()
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """See `Checkout.read`."""
+        return None
+
+
 @dataclass(frozen=True)
 class ClonedCheckout:
     """A clone in a directory of its own. Links are not followed, so nothing outside is read."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
 
-from coding_tasks.agent_choice import known_agents
+from coding_tasks.agent_choice import READER, known_agents
 from coding_tasks.agents.choice import choose_agent
 from coding_tasks.models import CodingTask, ProjectAgent, Repository, TaskRun
 from coding_tasks.threads import lock_active_task
@@ -19,7 +19,7 @@ _LONGEST_TITLE = 200
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for, where, and about which repository."""
+    """What a person asked for, and where."""
 
     workspace: SlackWorkspace
     channel_id: str
@@ -42,9 +42,15 @@ class ThreadTaken(Exception):
 
 
 def create_task(
-    request: Request, repository: Repository, workflow_id: str, *, check: Callable[[], None]
+    request: Request,
+    repository: Repository | None,
+    workflow_id: str,
+    *,
+    check: Callable[[], None],
 ) -> TaskRun:
     """Return the first run of the workflow's task, creating both if needed.
+
+    Without a repository, the agent that reads answers, whichever agent was asked for.
 
     `check` is called in the transaction that creates them. If it raises, neither is created.
     Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` if it is unknown whether there
@@ -54,12 +60,14 @@ def create_task(
     if run := made.first():
         return run
     author = request.workspace.distinct_id(request.user_id)
-    require_credits(request.workspace.project, AI_CREDITS, author)
+    project = request.workspace.project_in(request.channel_id)
+    require_credits(project, AI_CREDITS, author)
     chosen = choose_agent(request.text, known_agents())
+    agent = chosen.agent or ProjectAgent.of(project).agent
     try:
         with transaction.atomic():
             task = CodingTask.objects.create(
-                project=request.workspace.project,
+                project=project,
                 repository=repository,
                 workspace=request.workspace,
                 channel_id=request.channel_id,
@@ -67,7 +75,7 @@ def create_task(
                 owner_slack_user_id=request.user_id,
                 title=title_of(chosen.request or request.text),
                 workflow_id=workflow_id,
-                agent=chosen.agent or ProjectAgent.of(request.workspace.project).agent,
+                agent=agent if repository else READER,
             )
             run = add_run(task, request.message_ts, chosen.request or request.text)
             check()
@@ -80,10 +88,16 @@ def create_task(
         raise ThreadTaken from None
 
 
-def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
-    """Return the task's run for a message, creating it if needed."""
+def add_run(task: CodingTask, message_ts: str, text: str, author: str = "") -> TaskRun:
+    """Return the task's run for a message, creating it if needed.
+
+    `author` is the Slack user who wrote the message, by default the task's owner.
+    """
+    other = "" if author == task.owner_slack_user_id else author
     run, _ = TaskRun.objects.get_or_create(
-        task=task, message_ts=message_ts, defaults={"request": text}
+        task=task,
+        message_ts=message_ts,
+        defaults={"request": text, "author_slack_user_id": other},
     )
     return run
 

@@ -13,7 +13,9 @@ from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.kept_files import RunFile
+from coding_tasks.participants import TaskParticipant, joined_at
 from coding_tasks.repositories.clone_urls import validate_clone_url
+from coding_tasks.repository_rules import RepositoryRule
 from projects.models import Membership, Project, SlackWorkspace, User
 
 __all__ = [
@@ -23,10 +25,12 @@ __all__ = [
     "GitCredential",
     "ProjectAgent",
     "Repository",
+    "RepositoryRule",
     "RunChange",
     "RunEvent",
     "RunFile",
     "TaskBranch",
+    "TaskParticipant",
     "TaskRun",
     "validate_full_name",
 ]
@@ -132,7 +136,9 @@ class ChannelDefault(models.Model):
 
 
 class CodingTask(models.Model):
-    """One conversation with an agent about a repository: in a Slack thread, or over the API.
+    """One conversation with an agent: in a Slack thread, or over the API.
+
+    It is about a repository, unless its author chose none; then the agent only answers.
 
     A thread has at most one active task. A task without a thread is active while it has work; its
     next message makes it active again.
@@ -151,7 +157,13 @@ class CodingTask(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="coding_tasks")
-    repository = models.ForeignKey(Repository, on_delete=models.PROTECT)
+    repository = models.ForeignKey(
+        Repository,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        help_text="Empty: a question that needs no code.",
+    )
     origin = models.CharField(
         max_length=10,
         choices=Origin.choices,
@@ -212,6 +224,10 @@ class CodingTask(models.Model):
                 | (~Q(origin="slack") & Q(workspace=None)),
                 name="coding_task_thread_fits_origin",
             ),
+            models.CheckConstraint(
+                condition=Q(origin="slack") | Q(repository__isnull=False),
+                name="coding_task_has_repository",
+            ),
         ]
         indexes = [
             models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread"),
@@ -250,6 +266,17 @@ class CodingTask(models.Model):
         return "slack_app" if self.has_thread else "posthog_code"
 
     @property
+    def repository_name(self) -> str:
+        """The name of its repository, or an empty string if it has none."""
+        return self.repository.full_name if self.repository else ""
+
+    @property
+    def repository_to_change(self) -> Repository:
+        """Its repository. Only tasks of the agent that reads can lack one."""
+        assert self.repository is not None, "tasks without a repository change nothing"
+        return self.repository
+
+    @property
     def needs_sandbox(self) -> bool:
         """Whether its agent runs in a sandbox, because it does more than read files."""
         return self.agent not in ("", READER)
@@ -275,6 +302,20 @@ class CodingTask(models.Model):
         if self.workspace is not None:
             return self.workspace.distinct_id(self.owner_slack_user_id)
         return distinct_id_of(self.user_id, self.project_id)
+
+    def accepts(self, user_id: str) -> bool:
+        """Return whether a Slack user may write to its agent: the owner, or who was let join."""
+        return user_id == self.owner_slack_user_id or joined_at(self, user_id) is not None
+
+    def accepts_reply(self, user_id: str, ts: str) -> bool:
+        """Return whether a reply that does not mention the bot is for its agent.
+
+        What people wrote before they were let join was not.
+        """
+        if user_id == self.owner_slack_user_id:
+            return True
+        since = joined_at(self, user_id)
+        return since is not None and float(ts) >= since.timestamp()
 
     def owner_has_left(self) -> bool:
         """Return whether the user who asked for it may no longer use the project."""
@@ -310,6 +351,14 @@ class TaskRun(models.Model):
     message_ts = models.CharField(
         max_length=32,
         help_text="The message that this turn answers. Without a thread it is the run's own id.",
+    )
+    author_slack_user_id = models.CharField(
+        "author",
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Who asked for this turn, if that is not the task's owner. It counts as theirs.",
     )
     request = models.TextField()
     answer = models.TextField(blank=True, default="")
@@ -392,6 +441,18 @@ class TaskRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} / {self.message_ts}"
+
+    @property
+    def asked_by(self) -> str:
+        """The Slack user who asked for it. Empty without a thread."""
+        return self.author_slack_user_id or self.task.owner_slack_user_id
+
+    @property
+    def distinct_id(self) -> str:
+        """How usage events and caps name who asked for it. What it uses counts as theirs."""
+        if self.author_slack_user_id and self.task.workspace is not None:
+            return self.task.workspace.distinct_id(self.author_slack_user_id)
+        return self.task.distinct_id
 
 
 class AcceptedRequest(models.Model):

@@ -1,5 +1,6 @@
 """The life of a run, from a request to its one answer, through attempts that die and pauses."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -10,7 +11,7 @@ from django.utils import timezone
 from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
-from coding_tasks.checkouts import Checkouts
+from coding_tasks.checkouts import Checkout, Checkouts, EmptyCheckout
 from coding_tasks.failures import AcceptedCapReached, OutOfCredits, RunGivenUp, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
@@ -42,11 +43,9 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     access = ModelAccess(
         f"{settings.GATEWAY_URL}/{task.product}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    assignment = Assignment(
-        task.repository.full_name, run.request, earlier_turns(run), model=task.model
-    )
+    assignment = Assignment(task.repository_name, run.request, earlier_turns(run), model=task.model)
     try:
-        with checkouts.checkout(task.repository.clone_url) as checkout:
+        with _checkout(task, checkouts) as checkout:
             answer = agent.work(assignment, checkout, access)
             outlast_outage(lambda: store(run, answer))
     except OutOfCredits:
@@ -59,6 +58,12 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     return run
 
 
+def _checkout(task: CodingTask, checkouts: Checkouts) -> AbstractContextManager[Checkout]:
+    if task.repository is None:
+        return nullcontext(EmptyCheckout())
+    return checkouts.checkout(task.repository.clone_url)
+
+
 def verdict_on(run: TaskRun) -> gate.Verdict:
     """Return the verdict on whether the run may go on: by its team, project, user and own cap.
 
@@ -69,7 +74,7 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
         task.project,
         task.resource,
         to_start=True,
-        distinct_id=task.distinct_id,
+        distinct_id=run.distinct_id,
         run_usage_micro=usage_of_run(run.pk),
     )
 
@@ -209,7 +214,7 @@ def begin(run: TaskRun, lifetime: timedelta) -> str | None:
         run.pk,
         [task.product],
         lifetime,
-        distinct_id=task.distinct_id,
+        distinct_id=run.distinct_id,
         accepted_micro=locked.accepted_micro,
     )
 

@@ -1,4 +1,4 @@
-"""The admin's pages of users, groups and OAuth clients."""
+"""The admin's pages of users, groups, OAuth clients and projects of channels."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from oauth2_provider.admin import ApplicationAdmin
 
 from projects.models import (
+    ChannelProject,
     Membership,
     OAuthAccessToken,
     OAuthApplication,
@@ -123,6 +124,22 @@ class UserAdmin(NamedSearch, DjangoUserAdmin[User]):
             },
         ),
     )
+
+
+@admin.register(ChannelProject)
+class ChannelProjectAdmin(NamedSearch, admin.ModelAdmin[ChannelProject]):
+    """Channels that serve another project than the rest of their workspace."""
+
+    list_display = ["channel_id", "workspace", "project"]
+    list_filter = ["project__organization"]
+    list_select_related = ["workspace", "project__organization"]
+    search_fields = ["workspace__name", "project__name"]
+    search_ids = ["channel_id"]
+    autocomplete_fields = ["workspace", "project"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ChannelProject]:
+        """Return the rows without bot tokens, which no page needs to decrypt."""
+        return super().get_queryset(request).defer("workspace__bot_token")
 
 
 @admin.register(OAuthApplication)

@@ -70,7 +70,8 @@ def _status(asker: _Asker) -> str:
 def _credits(asker: _Asker) -> str:
     workspace = asker.workspace
     try:
-        verdict = gate.check(workspace.project, distinct_id=workspace.distinct_id(asker.user_id))
+        project = workspace.project_in(asker.channel_id)
+        verdict = gate.check(project, distinct_id=workspace.distinct_id(asker.user_id))
     except gate.QuotaUnknown:
         return wording.credits_unknown()
     if verdict.state == "unknown":  # nothing was ever decided about the account

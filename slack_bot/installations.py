@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import structlog
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from projects import rotating_tokens
-from projects.models import Project, SlackWorkspace
+from projects.models import ChannelProject, Project, SlackWorkspace
 from slack_bot.events import Installation, Uninstalled
 
 log = structlog.get_logger(__name__)
@@ -43,8 +43,10 @@ class Grant:
 
 def find(installation: Installation) -> SlackWorkspace | None:
     """Return the active workspace, with its project but without its token, or None."""
+    channels = ChannelProject.objects.filter(workspace=OuterRef("pk"))
     return (
         SlackWorkspace.objects.filter(_identity(installation), is_active=True)
+        .annotate(has_channel_projects=Exists(channels))
         .select_related("project__organization")
         .defer("bot_token")
         .first()

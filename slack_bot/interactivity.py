@@ -17,6 +17,7 @@ from django.utils import timezone
 from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
 from slack_bot import credit_requests, installations
+from slack_bot import participants as participant_clicks
 from slack_bot.events import Installation
 from slack_bot.payloads import (
     action_of,
@@ -29,15 +30,24 @@ from slack_bot.payloads import (
     timestamp,
 )
 from slack_bot.signature import signed_by_slack
-from workflows import client, confirmations, notices, wording
+from workflows import (
+    client,
+    confirmations,
+    notices,
+    other_repository,
+    participants,
+    wording,
+)
 from workflows.home import openings
-from workflows.intake import stop_orders
-from workflows.mention_types import RepositoryChoice, workflow_id
+from workflows.intake import mentions, starting_anew, stop_orders
+from workflows.mention_types import NO_REPOSITORY, RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
 from workflows.progress import stop_button
 from workflows.quotes import answering
 from workflows.quotes import buttons as quote_buttons
 from workflows.slack import picker
+
+_PICKERS = (picker.ACTION_ID, picker.START_ANEW_ACTION_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,10 @@ class Interaction:
     block_id: str
     value: str
     """What the user chose or typed."""
+    starts_anew: bool
+    """Whether the choice starts an answered request anew."""
+    ts: str
+    """When the choice was made. Empty while somebody types."""
 
 
 @signed_by_slack
@@ -70,7 +84,8 @@ def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        if _agree(payload) or _stop(payload) or _answer_quote(payload):
+        takes = (_agree, _stop, _answer_quote, _decide_who_writes, _offer_other_repository)
+        if any(take(payload) for take in takes):
             return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
@@ -88,10 +103,10 @@ def read(payload: dict[str, Any]) -> Interaction | None:
     if payload.get("type") == "block_suggestion":
         action, value = payload, text(payload.get("value"), 200)
     else:
-        action = action_of(payload, picker.ACTION_ID)
+        action = action_of(payload, *_PICKERS)
         value = text(mapping(action.get("selected_option")).get("value"), 200)
     user_id = identifier(mapping(payload.get("user")).get("id"))
-    if action.get("action_id") != picker.ACTION_ID or not user_id:
+    if action.get("action_id") not in _PICKERS or not user_id:
         return None
     container = mapping(payload.get("container"))
     return Interaction(
@@ -101,6 +116,8 @@ def read(payload: dict[str, Any]) -> Interaction | None:
         message_ts=timestamp(container.get("message_ts")),
         block_id=text(action.get("block_id"), 255),
         value=value,
+        starts_anew=action["action_id"] == picker.START_ANEW_ACTION_ID,
+        ts=timestamp(action.get("action_ts")),
     )
 
 
@@ -145,6 +162,35 @@ def _answer_quote(payload: dict[str, Any]) -> bool:
     for workspace in filter(None, map(installations.find, installations_of(payload))):
         if user_id and run_id:
             answering.answer(workspace, run_id, user_id, answer, timezone.now())
+    return True
+
+
+def _decide_who_writes(payload: dict[str, Any]) -> bool:
+    """Take a click on a button about who may write to a task; return whether it was one."""
+    click = action_of(payload, participants.LET_JOIN, participants.REMOVE)
+    if not click:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    place = participants.place_of(text(click.get("value"), 200))
+    # At most one of these workspaces has the button's task.
+    for workspace in filter(None, map(installations.find, installations_of(payload))):
+        if user_id and place:
+            clicked_at = timestamp(click.get("action_ts"))
+            participant_clicks.take_click(workspace, user_id, click["action_id"], place, clicked_at)
+    return True
+
+
+def _offer_other_repository(payload: dict[str, Any]) -> bool:
+    """Take a click on the button of an answer for another repository; return whether it was one."""
+    click = action_of(payload, other_repository.ACTION_ID)
+    if not click:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    run_id = other_repository.run_of(text(click.get("value"), 200))
+    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    run = stop_button.run_in(workspaces, run_id) if run_id else None
+    if user_id and run is not None:
+        starting_anew.offer_picker(run, user_id, timestamp(click.get("action_ts")))
     return True
 
 
@@ -193,7 +239,7 @@ def _options(interaction: Interaction) -> list[dict[str, Any]]:
     mention = _mention(interaction)
     if mention is None or mention.user_id != interaction.user_id:
         return []
-    project_id = mention.workspace.project_id
+    project_id = mention.project.pk
     return picker.options(project_id, mention.pk, interaction.value)
 
 
@@ -210,6 +256,9 @@ def _choose(interaction: Interaction) -> None:
     if repository_id is None:
         _refuse(mention, "invalid", wording.picker_invalid(mention.user_id))
         return
+    if interaction.starts_anew:
+        _start_anew(mention, repository_id, interaction)
+        return
     try:
         client.signal_repository_choice(
             workflow_id(mention.team_id, mention.channel_id, mention.ts),
@@ -220,8 +269,19 @@ def _choose(interaction: Interaction) -> None:
         _refuse(mention, "expired", expired)
 
 
+def _start_anew(request: Mention, repository_id: int, interaction: Interaction) -> None:
+    try:
+        mention = starting_anew.start(request, repository_id)
+    except starting_anew.CannotStart as refused:
+        starting_anew.tell_alone(request, request.user_id, interaction.ts, str(refused))
+        return
+    mentions.admit_or_keep(mention)
+    chosen = Repository.objects.filter(pk=repository_id).first()
+    starting_anew.show_started(request, chosen.full_name if chosen else "")
+
+
 def _offered(mention: Mention, interaction: Interaction) -> int | None:
-    """Return the chosen repository if this picker could have offered it."""
+    """Return the chosen repository, or `NO_REPOSITORY`, if this picker could have offered it."""
     try:
         picker.mention_of(interaction.block_id)
         choice = picker.read(interaction.value)
@@ -229,9 +289,9 @@ def _offered(mention: Mention, interaction: Interaction) -> int | None:
         return None
     if choice.mention_id != mention.pk:
         return None
-    found = Repository.objects.filter(
-        pk=choice.repository_id, project_id=mention.workspace.project_id
-    )
+    if choice.repository_id == NO_REPOSITORY:
+        return NO_REPOSITORY
+    found = Repository.objects.filter(pk=choice.repository_id, project_id=mention.project.pk)
     return choice.repository_id if found.exists() else None
 
 

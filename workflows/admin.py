@@ -8,7 +8,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Model, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
@@ -16,10 +16,13 @@ from django.utils.html import format_html
 from billing.admin.allowances import CreditsField
 from billing.admin.read_only import credits_column
 from billing.credits import display, exact
+from projects.channel_projects import projects_of_channels
 from projects.completed_list import CompletedList
+from projects.models import ChannelProject
 from projects.named_search import NamedSearch
 from projects.slack_names import SlackId, names_of
 from quota.reason_words import with_reasons_in_words
+from workflows import participants_admin
 from workflows.models import (
     CostConfirmation,
     CreditApprover,
@@ -29,6 +32,9 @@ from workflows.models import (
     Notice,
     RunQuote,
 )
+
+# Importing it registers its page.
+__all__ = ["participants_admin"]
 
 
 class ReadOnly:
@@ -48,10 +54,15 @@ class ReadOnly:
 
 
 class _NamedRows(CompletedList):
-    """Looks up the names of all channels and users on a page at once."""
+    """Looks up the names of all channels and users on a page at once, and the projects."""
 
     def complete(self, rows: Sequence[Any]) -> None:
         """Add the names, or the ids where no name is known yet."""
+        named = {(row.workspace, row.channel_id) for row in rows if row.has_channel_project}
+        paying = projects_of_channels(named) if named else {}
+        for row in rows:
+            place = (row.workspace, row.channel_id)
+            row.paying_project = paying.get(place, row.workspace.project)
         names = names_of(
             SlackId(row.workspace_id, slack_id)
             for row in rows
@@ -84,12 +95,15 @@ class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with their workspaces, in one query."""
         rows = super().get_queryset(request).select_related("workspace__project__organization")
-        return rows.defer("workspace__bot_token")
+        channels = ChannelProject.objects.filter(
+            workspace=OuterRef("workspace"), channel_id=OuterRef("channel_id")
+        )
+        return rows.annotate(has_channel_project=Exists(channels)).defer("workspace__bot_token")
 
     @admin.display(ordering="workspace__project__name")
     def project(self, row: Any) -> str:
         """Return the project that pays."""
-        return str(row.workspace.project)
+        return str(row.paying_project)
 
     @admin.display(description="outcome", empty_value="–", ordering="outcome")
     def ending(self, row: Any) -> str:
@@ -195,6 +209,17 @@ class FollowUpAdmin(RecordAdmin):
     readonly_fields = ["ending", "workflow"]
 
 
+class _RowsWithProject(CompletedList):
+    """Looks up the projects of all the requests on a page at once."""
+
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add the projects."""
+        mentions = [row.mention for row in rows]
+        paying = projects_of_channels({(each.workspace, each.channel_id) for each in mentions})
+        for row in rows:
+            row.paying_project = paying[row.mention.workspace, row.mention.channel_id]
+
+
 @admin.register(CreditRequest)
 class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest]):
     """Who asked for credits, who decided, and why."""
@@ -220,6 +245,10 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
     suggested = credits_column("suggested_micro", "suggested credits")
     granted = credits_column("granted_micro", "granted credits")
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the list that looks up projects."""
+        return _RowsWithProject
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[CreditRequest]:
         """Return the rows and the related rows that the list shows, in one query."""
         rows = super().get_queryset(request)
@@ -228,9 +257,9 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
         )
 
     @admin.display(ordering="mention__workspace__project__name")
-    def project(self, row: CreditRequest) -> str:
+    def project(self, row: Any) -> str:
         """Return the project that would pay."""
-        return str(row.mention.workspace.project)
+        return str(row.paying_project)
 
     @admin.display(ordering="mention__user_id")
     def requester(self, row: CreditRequest) -> str:

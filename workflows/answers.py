@@ -13,7 +13,7 @@ from billing.credits import display
 from billing.reports.usage import usage_of_run
 from coding_tasks.kept_changes import TaskBranch
 from coding_tasks.models import RunChange, TaskRun
-from workflows import edits, wording
+from workflows import edits, other_repository, wording
 from workflows.models import ERASED, Notice
 from workflows.slack.block_kit import FOOTER, Block, context, sections
 from workflows.slack.splitting import length
@@ -27,7 +27,17 @@ _MOST_EDITED = 3_900  # chat.update takes texts of up to 4,000 characters
 
 def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
     """Return the blocks of a run's answer. `text` is the escaped answer."""
-    return [*sections(text), context(_footer(run, micro), block_id=FOOTER)]
+    footer = context(_footer(run, micro), block_id=FOOTER)
+    shown = sections(text)
+    return [*shown, footer, *(other_repository.offer(run) if shown else [])]
+
+
+def refresh(notice: Notice) -> bool:
+    """Have an answer show the buttons that it can have now; return whether it is to be edited."""
+    if notice.cost_micro is None or not _can_be_edited(notice):
+        return False
+    run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))
+    return edits.revise(notice, notice.text, blocks_of(run, notice.text, notice.cost_micro))
 
 
 def correct_cost(notice: Notice, now: datetime) -> bool:
@@ -37,9 +47,13 @@ def correct_cost(notice: Notice, now: datetime) -> bool:
     is_last = now >= (notice.sent_at or now) + LAST_CHECK
     again = None if is_last else (notice.sent_at or now) + LAST_CHECK
     Notice.objects.filter(pk=notice.pk).update(cost_micro=micro, cost_due_at=again)
-    if micro == notice.cost_micro or notice.text == ERASED or length(notice.text) > _MOST_EDITED:
+    if micro == notice.cost_micro or not _can_be_edited(notice):
         return False
     return edits.revise(notice, notice.text, blocks_of(run, notice.text, micro))
+
+
+def _can_be_edited(notice: Notice) -> bool:
+    return notice.text != ERASED and length(notice.text) <= _MOST_EDITED
 
 
 def run_id_of(notice: Notice) -> str:
@@ -57,12 +71,25 @@ def _footer(run: TaskRun, micro: int) -> str:
     parts = [wording.used(display(micro))]
     if run.started_at and run.finished_at:
         parts.append(wording.elapsed(round((run.finished_at - run.started_at).total_seconds())))
-    parts.append(wording.escape(run.task.repository.full_name))
+    parts.append(wording.where(run.task.repository_name))
     change = RunChange.objects.filter(run=run).first()
-    if change is not None:
-        parts.append(f"`{wording.escape(change.branch)}`")
-        branch = TaskBranch.objects.filter(task=run.task_id).first()
-        if branch is not None and branch.pull_request:
-            parts.append(wording.link(branch.pull_request, "Pull request"))
+    branch = TaskBranch.objects.filter(task=run.task_id).first()
+    if run.task.repository_id is not None:
+        parts.append(wording.on_branch(_branch_read(run, change, branch)))
+    if change is not None and branch is not None and branch.pull_request:
+        parts.append(wording.link(branch.pull_request, "Pull request"))
     parts.append(wording.link(page_of(run), "Transcript"))
     return " · ".join(parts)
+
+
+def _branch_read(run: TaskRun, change: RunChange | None, branch: TaskBranch | None) -> str:
+    """Return the branch that an answer is about, or an empty string for the default branch.
+
+    That is the task's own branch as soon as the task has changed something.
+    """
+    if change is not None:
+        return change.branch
+    if branch is None:
+        return ""
+    changed = RunChange.objects.filter(run__task=run.task_id, run__created_at__lt=run.created_at)
+    return branch.name if changed.exists() else branch.base_branch

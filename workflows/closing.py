@@ -13,7 +13,13 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
-from workflows.mention_types import ASKED_FOR_CREDITS, HANDED_BACK, OUT_OF_CREDITS, workflow_id
+from workflows.mention_types import (
+    ANOTHERS_TASK,
+    ASKED_FOR_CREDITS,
+    HANDED_BACK,
+    OUT_OF_CREDITS,
+    workflow_id,
+)
 from workflows.models import ERASED, FollowUp, Mention
 
 
@@ -63,6 +69,23 @@ def close_joined(mention_id: UUID | str, outcome: str) -> bool:
     return close(mention_id, Mention.State.FORWARDED, outcome)
 
 
+@transaction.atomic
+def close_as_anothers(mention_id: UUID | str) -> bool:
+    """Record that the thread's task belongs to somebody else; return False if it ended otherwise.
+
+    If the author was let join meanwhile, leave the mention to the sweep, and return False.
+    """
+    found = Mention.objects.filter(pk=mention_id)
+    mention = found.select_related("workspace").defer("workspace__bot_token").first()
+    if mention is None:
+        return False
+    holder = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+    if holder is not None and holder.accepts(mention.user_id):
+        hand_back(found.filter(state__in=Mention.OPEN))
+        return False
+    return close(mention_id, Mention.State.REFUSED, ANOTHERS_TASK)
+
+
 def hand_back(mentions: QuerySet[Mention]) -> None:
     """Leave mentions whose task is gone to the sweep, which decides about them again."""
     mentions.update(
@@ -101,7 +124,7 @@ def _settle_replies(mention: Mention, holder: CodingTask | None, outcome: str) -
     waiting = FollowUp.objects.filter(workflow_id=own, state__in=FollowUp.WAITING)
     if holder is not None and holder.workflow_id == own:
         return
-    if holder is not None and holder.owner_slack_user_id == mention.user_id:
+    if holder is not None and holder.accepts(mention.user_id):
         waiting.update(workflow_id=holder.workflow_id, state=FollowUp.State.RECEIVED)
     else:
         why = f"its mention made no task: {outcome}"[:200]

@@ -11,7 +11,13 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks import agent_runs, stopping
-from coding_tasks.models import AcceptedRequest, CodingTask, TaskRun
+from coding_tasks.models import (
+    AcceptedRequest,
+    CodingTask,
+    RunChange,
+    TaskParticipant,
+    TaskRun,
+)
 from coding_tasks.publishing.branches import erase_changes
 from projects import slack_names
 from projects.models import SlackWorkspace, User
@@ -43,15 +49,23 @@ def erase(team: str, user_id: str) -> Erased:
     by_user = Q(workspace__in=workspaces, user_id=user_id)
     # First of all, because whoever lets a mention run locks its request before the mention.
     resuming.drop(Mention.objects.filter(by_user))
-    tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
+    in_workspaces = CodingTask.objects.filter(workspace__in=workspaces)
+    tasks = in_workspaces.filter(owner_slack_user_id=user_id)
+    # What they asked for in other people's tasks. The tasks end, the other turns stay.
+    turns = TaskRun.objects.filter(task__in=in_workspaces, author_slack_user_id=user_id)
+    joined = in_workspaces.filter(pk__in=list(turns.values_list("task_id", flat=True)))
     _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
+    _end_work(joined, Mention.objects.none(), FollowUp.objects.none())
+    TaskParticipant.objects.filter(
+        task__in=in_workspaces, slack_user_id=user_id, removed_at=None
+    ).update(removed_at=timezone.now(), removed_by=_WHY)
     unsent = Q(state__in=Notice.UNSENT)
     slack_names.erase(installed, user_id)
     ThreadReply.objects.filter(by_user).update(text=ERASED, decided_at=timezone.now())
     erased = Erased(
         mentions=Mention.objects.filter(by_user).update(text=ERASED),
         follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
-        runs=_erase_tasks(tasks),
+        runs=_erase_tasks(tasks) + _erase_turns(turns),
     )
     # Answers are notices too. They are erased last, because one is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
@@ -91,6 +105,15 @@ def _erase_tasks(tasks: QuerySet[CodingTask]) -> int:
     agent_runs.erase(tasks)
     tasks.update(title=ERASED)
     return erased
+
+
+def _erase_turns(turns: QuerySet[TaskRun]) -> int:
+    """Erase single turns of tasks, and return how many there are."""
+    ids = list(turns.values_list("pk", flat=True))
+    runs = TaskRun.objects.filter(pk__in=ids)
+    RunChange.objects.filter(run__in=ids).delete()
+    agent_runs.erase_turns(runs)
+    return runs.update(request=ERASED, answer=ERASED)
 
 
 def _end_work(

@@ -148,7 +148,7 @@ class MentionWorkflow(PerformsRuns):
     async def _choose_repository(self, mention: MentionInput) -> int:
         about = MentionRef(mention.mention_id)
         found = await locally(RepositoryActivities.choose_repository, about)
-        if not found.repository_id and not found.notice_id and found.reason != STOPPED:
+        if found.repository_id is None and not found.notice_id and found.reason != STOPPED:
             try:
                 found = await self._work(
                     mention,
@@ -175,7 +175,9 @@ class MentionWorkflow(PerformsRuns):
         if found.notice_id:
             ending = Ending.FAILED if found.reason == "no repository" else Ending.REFUSED
             raise _Ended(ending, found.notice_id, found.reason)
-        return found.repository_id or await self._ask_for_repository(mention)
+        if found.repository_id is not None:
+            return found.repository_id
+        return await self._ask_for_repository(mention)
 
     async def _ask_for_repository(self, mention: MentionInput) -> int:
         about = MentionRef(mention.mention_id)

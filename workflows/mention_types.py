@@ -17,6 +17,8 @@ QUOTES_PATCH = "runs-have-quotes"
 OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 STOPPED = "stopped"
+NO_REPOSITORY = 0
+"""The id that stands for the choice of no repository, for a question that needs no code."""
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
 GATEWAY_OUT = "GatewayUnavailable"
@@ -27,6 +29,7 @@ NO_AGENT_WORKER = "NoAgentWorker"
 UNINSTALLED = "Uninstalled"
 OWNER_LEFT = "OwnerLeft"
 HANDED_BACK = "handed back, because its task was gone"
+ANOTHERS_TASK = "another user's task"
 ASKED_FOR_CREDITS = "its author asked for credits, and now there are some"
 UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 
@@ -104,7 +107,7 @@ class FollowUpReceived:
 
 @dataclass(frozen=True)
 class RepositoryChoice:
-    """The author of the mention chose a repository in the picker."""
+    """The author of the mention chose a repository in the picker, or `NO_REPOSITORY`."""
 
     repository_id: int
 

@@ -56,6 +56,11 @@ class Mention(models.Model):
         help_text="The author's earlier, unanswered request in the thread, which this one repeats. "
         "Each is taken up at most once.",
     )
+    chosen_repository = models.IntegerField(
+        null=True,
+        blank=True,
+        help_text="The id of the repository that its author chose before it started; 0 is none.",
+    )
     event_id = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
     outcome = models.CharField(
@@ -109,6 +114,11 @@ class Mention(models.Model):
     def trace_id(self) -> str:
         """The trace id of all calls to models for this mention."""
         return trace_of(workflow_id(self.team_id, self.channel_id, self.ts))
+
+    @property
+    def project(self) -> Project:
+        """The project that pays for it: the present one of its channel."""
+        return self.workspace.project_in(self.channel_id)
 
 
 class Notice(models.Model):
@@ -255,7 +265,7 @@ class SlackPause(models.Model):
 
 
 class FollowUp(models.Model):
-    """One further message by a task's owner in the task's thread, for the workflow to handle.
+    """One further message for a task in the task's thread, for the workflow to handle.
 
     Write it in the transaction that locks its task (`coding_tasks.threads.lock_active_task`), so
     that the task does not finish while a message waits for it. A reply that comes before the task

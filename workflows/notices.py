@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet, Window
 from django.db.models.functions import RowNumber
@@ -22,7 +21,7 @@ from slack_sdk.errors import SlackApiError
 
 from billing.credits import display
 from billing.reports.usage import given_back_to_task_runs, usage_of_run
-from coding_tasks.models import CodingTask, RunChange, TaskRun
+from coding_tasks.models import RunChange, TaskRun
 from projects.hints import run_soon
 from workflows import answers, edits, thread_order, wording
 from workflows.metrics import NOTICES
@@ -131,15 +130,6 @@ def given_back_sentences(runs: Iterable[TaskRun]) -> list[str]:
     """Return the sentence about credits that were given back for these runs, if there were any."""
     micro = sum(given_back_to_task_runs(run.pk for run in runs).values())
     return [wording.given_back(display(micro))] if micro else []
-
-
-def claim_not_your_task(about: Mention, task: CodingTask) -> Notice:
-    """Return the notice that a task belongs to somebody else: one for each task and user."""
-    text = wording.not_your_task(
-        about.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
-    )
-    key = f"not-your-task:{task.pk}:{about.user_id}"
-    return claim(key, Notice.Kind.NOT_YOUR_TASK, about, text)
 
 
 # --- Sending -------------------------------------------------------------------------------------

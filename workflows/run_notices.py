@@ -45,7 +45,7 @@ def claim_failure(run: TaskRun, failure: str) -> str | None:
     text = failure_wording.sentence(
         failure,
         user_id=about.user_id,
-        repository=run.task.repository.full_name,
+        repository=run.task.repository_name,
         agent=run.task.agent,
     )
     text = " ".join([text, *notices.given_back_sentences([run])])

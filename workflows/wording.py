@@ -122,8 +122,62 @@ def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
     return (
         f"{person(user_id)}, this thread's task belongs to {person(owner_id)}, so I take replies "
         f"from {person(owner_id)} only. Mention {escape(bot_name)} in a new thread to start "
-        "your own."
+        f"your own, or {person(owner_id)} can let you join."
     )
+
+
+def joined(user_id: str, *, by: str) -> str:
+    """Say that somebody may write to another person's task. `by` is mrkdwn."""
+    return (
+        f"{person(user_id)} can write to this task too, as {by} decided. "
+        f"What {person(user_id)} asks for counts as their own usage."
+    )
+
+
+def joined_no_more(user_id: str, *, by: str) -> str:
+    """Say that somebody may no longer write to another person's task. `by` is mrkdwn."""
+    return f"{person(user_id)} can no longer write to this task, as {by} decided."
+
+
+def an_administrator() -> str:
+    """Name a person who decided something in the admin."""
+    return "an administrator"
+
+
+def join_button() -> str:
+    """Label the button that lets somebody write to the task."""
+    return "Let them join"
+
+
+def remove_button() -> str:
+    """Label the button that takes this back."""
+    return "Remove"
+
+
+def join_not_yours(user_id: str, *, owner_id: str) -> str:
+    """Say that only the owner decides who may write to the task."""
+    return f"{person(user_id)}, only {person(owner_id)} can decide who writes to this task."
+
+
+def join_without_access(user_id: str, *, bot_name: str) -> str:
+    """Say that somebody cannot join, because they may not use the bot at all."""
+    return (
+        f"{person(user_id)} cannot join, because they may not use {escape(bot_name)} here. "
+        "An administrator can change that."
+    )
+
+
+def join_unknown(user_id: str) -> str:
+    """Say that Slack does not tell who somebody is."""
+    return (
+        f"I cannot find out from Slack who {person(user_id)} is just now. "
+        "Please try again in a minute."
+    )
+
+
+def join_too_late() -> str:
+    """Say that the task has ended, so nobody can join it."""
+    return "This task has ended, so nobody can join it any more."
 
 
 # --- Repository picker ---------------------------------------------------------------------------
@@ -137,9 +191,46 @@ def picker_placeholder() -> str:
     return "Search repositories"
 
 
+def picker_none() -> str:
+    """Label the option of the picker for a question that needs no code (plain text)."""
+    return "No repository: just answer"
+
+
+def other_repository_button() -> str:
+    """Label the button of an answer that starts its request anew on another repository."""
+    return "Other repository"
+
+
+def other_repository_question(user_id: str) -> str:
+    """Ask on which repository a request is to be started anew."""
+    return (
+        f"{person(user_id)}, on which repository shall I start this request anew? "
+        f"Only {person(user_id)} can choose."
+    )
+
+
+def started_anew(user_id: str, *, repository: str) -> str:
+    """Say that a request was started anew, in place of the picker. No repository is empty."""
+    on = f"on *{escape(repository)}*" if repository else "without a repository"
+    return f"Started this request anew {on}, as {person(user_id)} asked."
+
+
+def started_anew_already(user_id: str) -> str:
+    """Say that a request cannot be started anew."""
+    return f"{person(user_id)}, this request was started anew already, or it is too old for that."
+
+
+def thread_is_busy(user_id: str) -> str:
+    """Say that a request cannot be started anew while the thread has work."""
+    return (
+        f"{person(user_id)}, I am still at work in this thread. "
+        "Wait for my answer or stop me, and choose again."
+    )
+
+
 def picker_chosen(repository: str) -> str:
-    """Say which repository was chosen, in place of the picker."""
-    return f"Repository: *{escape(repository)}*"
+    """Say which repository was chosen, in place of the picker. Empty: none."""
+    return f"Repository: *{escape(repository) or 'none'}*"
 
 
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
@@ -257,6 +348,16 @@ def used(credits: str) -> str:
     return f"{escape(credits)} credits"
 
 
+def where(repository: str) -> str:
+    """Say which repository an answer is about. Empty: none."""
+    return escape(repository) or "no repository"
+
+
+def on_branch(branch: str) -> str:
+    """Say which branch an answer is about. Empty: the default branch, whatever its name."""
+    return f"`{_in_code(branch)}`" if branch else "default branch"
+
+
 def link(address: str, label: str) -> str:
     """Return the mrkdwn of a link."""
     return f"<{escape(address)}|{escape(label)}>"
@@ -265,6 +366,8 @@ def link(address: str, label: str) -> str:
 # --- Progress ------------------------------------------------------------------------------------
 def working_on(repository: str, branch: str) -> str:
     """Say where the bot works."""
+    if not repository:
+        return "Working without a repository"
     on = f" on `{_in_code(branch)}`" if branch else ""
     return f"Working on *{escape(repository)}*{on}"
 

@@ -49,7 +49,7 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
 
     Commits that are not pushed and not on this machine are made again. Raises `CheckoutFailed`.
     """
-    remote = remote_of(task.repository)
+    remote = remote_of(task.repository_to_change)
     branch = branch_of(task)
     base = mirrors.update(remote, branch.name)
     newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
@@ -66,7 +66,7 @@ def require_base(mirrors: Mirrors, task: CodingTask, commit: str) -> Remote:
 
     The repository is asked only if this machine lacks the commit. Raises `CheckoutFailed`.
     """
-    remote = remote_without_login(task.repository)
+    remote = remote_without_login(task.repository_to_change)
     return remote if mirrors.has(remote, commit) else prepare(mirrors, task)[0]
 
 
@@ -99,7 +99,7 @@ def publish(
     without a pull request is an outcome, not a failure.
     """
     task = run.task
-    repository = task.repository
+    repository = task.repository_to_change
     if not takes_pushes(repository):
         return KeptAsDiff(f"No credential for pushing to {repository.full_name} is stored here.")
     unpushed = _unpushed(run.change)
@@ -188,14 +188,14 @@ def _pull_request(
     task: CodingTask, remote: Remote, branch: TaskBranch, thread_url: str
 ) -> tuple[str, str]:
     """Return the address of the pull request, or why there is none. Raises `PublishingFailed`."""
-    api_url = api_url_of(task.repository)
+    api_url = api_url_of(task.repository_to_change)
     if not api_url or remote.login is None:
         return "", ""
     branch.refresh_from_db()
     if not branch.base_branch or branch.base_branch == branch.name:
         return "", "There is no pull request: the repository has no default branch to merge into."
     draft = PullRequestDraft(
-        name_on_github(task.repository),
+        name_on_github(task.repository_to_change),
         branch.name,
         branch.base_branch,
         task.title,

@@ -15,7 +15,7 @@ from billing.reports.decision_history import WHOLE_ACCOUNT, DecisionHistory, Sub
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
 from console.threads.lookup import MAX_MESSAGES, ThreadKey, messages_in
-from projects.models import SlackWorkspace
+from projects.models import Project, SlackWorkspace
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS
 from workflows.mention_types import OUT_OF_CREDITS, out_of_credits
@@ -136,23 +136,27 @@ def thread_history(key: ThreadKey) -> Thread | None:
     )
     if workspace is None or not (mentions or follow_ups or tasks):
         return None
+    project = workspace.project_in(key.channel_id)
     usage = model_usage_of_runs(run.pk for task in tasks for run in task.runs.all())
     choosing = model_usage_of_traces(
-        {workspace.project_id, *(task.project_id for task in tasks)},
+        {project.pk, workspace.project_id, *(task.project_id for task in tasks)},
         (mention.trace_id for mention in mentions),
     )
     answers = _answers(key)
     return Thread(
         key=key,
         workspace=workspace,
-        requests=tuple(_requests([*mentions, *follow_ups], key, workspace)),
+        requests=tuple(_requests([*mentions, *follow_ups], key, workspace, project)),
         tasks=tuple(_task_history(task, usage, answers) for task in tasks),
         models=_totals([*usage, *choosing]),
     )
 
 
 def _requests(
-    messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
+    messages: Sequence[Mention | FollowUp],
+    key: ThreadKey,
+    workspace: SlackWorkspace,
+    project: Project,
 ) -> Iterable[Request]:
     notices_of: dict[str, list[Notice]] = defaultdict(list)
     said = Notice.objects.filter(**key._asdict()).exclude(kind=Notice.Kind.PROGRESS)
@@ -166,7 +170,9 @@ def _requests(
     account = Account.objects.filter(
         organization=workspace.project.organization_id, resource=AI_CREDITS
     ).first()
-    subjects = {subject for message in refused for subject in _subjects(message, workspace)}
+    subjects = {
+        subject for message in refused for subject in _subjects(message, workspace, project)
+    }
     decisions = DecisionHistory(account, subjects, set(refused.values())) if account else None
     for message in sorted(messages, key=lambda message: message.received_at):
         notices = notices_of[str(message.pk)]
@@ -175,7 +181,7 @@ def _requests(
             reason = _reason(message)
             decision = None
             if decisions and reason != Reason.SET_BY_HAND:
-                about = _subjects(message, workspace)
+                about = _subjects(message, workspace, project)
                 decision = decisions.refusing(about, refused[message])
             reason = reason or (decision.reason if decision else "")
             refusal = RefusalDetails(reason, _denial(notices), decision)
@@ -205,18 +211,20 @@ def _reason(message: Mention | FollowUp) -> str:
     return reason if reason in {*Reason} else ""
 
 
-def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
+def _subjects(
+    message: Mention | FollowUp, workspace: SlackWorkspace, project: Project
+) -> list[Subject]:
     """Return the subjects whose decision may have refused the message.
 
     That is the capped project or user if the reason names a cap, otherwise all of them.
     """
-    project = ("project", str(workspace.project_id))
+    paying = ("project", str(project.pk))
     user = ("user", workspace.distinct_id(message.user_id))
     by_reason: dict[str, list[Subject]] = {
-        Reason.PROJECT_CAP_REACHED: [project],
+        Reason.PROJECT_CAP_REACHED: [paying],
         Reason.USER_CAP_REACHED: [user],
     }
-    return by_reason.get(_reason(message), [WHOLE_ACCOUNT, project, user])
+    return by_reason.get(_reason(message), [WHOLE_ACCOUNT, paying, user])
 
 
 def _answers(key: ThreadKey) -> dict[str, Notice]:

@@ -12,7 +12,7 @@ from uuid import UUID
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
 from console.threads.lookup import MAX_MESSAGES, ThreadKey, key_of, messages_in
-from projects.models import SlackWorkspace
+from projects.models import ChannelProject, SlackWorkspace
 from workflows.models import FollowUp, Mention
 from workflows.requests import request_text
 
@@ -73,6 +73,12 @@ def _summaries(
     projects = {
         message.workspace.project_id for messages in by_thread.values() for message in messages
     }
+    projects |= set(
+        ChannelProject.objects.filter(
+            workspace__in={key.workspace_id for key in by_thread},
+            channel_id__in={key.channel_id for key in by_thread},
+        ).values_list("project_id", flat=True)
+    )
     for pk, project_id, workspace_id, channel_id, thread_ts, title in tasks.order_by(
         "-created_at"
     ).values_list("pk", "project_id", "workspace_id", "channel_id", "thread_ts", "title"):

@@ -11,11 +11,12 @@ from projects.models.credentials import (
 )
 from projects.models.organizations import Membership, Organization, Project, User
 from projects.models.slack_names import SlackName
-from projects.models.slack_workspaces import RotatingToken, SlackWorkspace
+from projects.models.slack_workspaces import ChannelProject, RotatingToken, SlackWorkspace
 
 __all__ = [
     "Change",
     "ChangeCursor",
+    "ChannelProject",
     "Membership",
     "OAuthAccessToken",
     "OAuthApplication",

@@ -1,5 +1,6 @@
-"""Slack workspaces, each of which serves one project."""
+"""Slack workspaces. Each serves a project, and its channels can serve others."""
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
@@ -10,8 +11,11 @@ from projects.models.organizations import Project
 class SlackWorkspace(models.Model):
     """An installation of the app in a Slack workspace or Enterprise organization.
 
-    It serves one project.
+    It serves one project, except in channels that have a project of their own (`ChannelProject`).
     """
+
+    has_channel_projects: bool = True
+    """Whether a channel may have a project of its own. Queries can find that out beforehand."""
 
     class Access(models.TextChoices):
         EVERYONE = "everyone", "everyone: full members of the workspace"
@@ -72,6 +76,51 @@ class SlackWorkspace(models.Model):
     def distinct_id(self, user_id: str) -> str:
         """Return how usage events name a Slack user of this workspace."""
         return f"slack:{self.team_id or self.enterprise_id}:{user_id}"
+
+    def project_in(self, channel_id: str) -> Project:
+        """Return the project that is served in a channel, and pays for what is asked there."""
+        if not self.has_channel_projects:
+            return self.project
+        named = ChannelProject.objects.filter(
+            workspace=self,
+            channel_id=channel_id,
+            project__organization=self.project.organization_id,
+        )
+        found = named.select_related("project__organization").first()
+        return found.project if found else self.project
+
+
+class ChannelProject(models.Model):
+    """A channel that serves another project of the organization than the rest of its workspace.
+
+    What is asked there uses that project's credits, caps, repositories and rules.
+    """
+
+    workspace = models.ForeignKey(
+        SlackWorkspace, on_delete=models.CASCADE, related_name="channel_projects"
+    )
+    channel_id = models.CharField("channel", max_length=32)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slack_channels")
+
+    class Meta:
+        ordering = ["workspace", "channel_id"]
+        verbose_name = "project of a channel"
+        verbose_name_plural = "projects of channels"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id"], name="channel_project_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}: {self.project}"
+
+    def clean(self) -> None:
+        """Require a project of the organization that the workspace belongs to."""
+        if not self.workspace_id or not self.project_id:
+            return
+        if self.project.organization_id != self.workspace.project.organization_id:
+            raise ValidationError({"project": "It belongs to another organization."})
 
 
 class RotatingToken(models.Model):

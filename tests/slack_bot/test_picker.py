@@ -77,6 +77,7 @@ def test_a_search_over_hundreds_of_repositories_answers_fast_with_a_hundred_at_m
         one = send(webhook, search(mention, "SERVICE-249")).json()["options"]
     assert waited.seconds < 3
     assert len(everything) == 100
+    assert everything[0]["text"]["text"] == "No repository: just answer"
     assert [option["text"]["text"] for option in one] == ["acme/service-249"]
 
 

@@ -47,7 +47,8 @@ def test_an_answer_is_blocks_with_its_cost_its_time_and_its_links(slack, mention
     assert posted["text"] == "It is **42**."
     assert posted["blocks"][0]["text"]["text"] == "It is *42*."
     page = answers.page_of(answered)
-    assert footer(posted) == f"12.00 credits · 1 min 20 s · a/b · <{page}|Transcript>"
+    where = f"a/b · default branch · <{page}|Transcript>"
+    assert footer(posted) == f"12.00 credits · 1 min 20 s · {where}"
 
 
 def test_a_cost_is_never_shown_as_zero_unless_it_is(slack, mention, answered):
@@ -64,6 +65,25 @@ def test_an_answer_with_a_change_names_its_branch_and_pull_request(mention, answ
     TaskBranch.objects.create(task=answered.task, name="tollgate/x", pull_request=address)
     text = footer({"blocks": answers.blocks_of(answered, "x", 0)})
     assert f"a/b · `tollgate/x` · <{address}|Pull request> · " in text
+
+
+def test_an_answer_without_a_change_names_the_branch_that_was_read(run, answered):
+    def branch() -> str:
+        return footer({"blocks": answers.blocks_of(answered, "x", 0)}).split(" · ")[3]
+
+    TaskBranch.objects.create(task=answered.task, name="tollgate/x", base_branch="main")
+    assert branch() == "`main`"
+    earlier = TaskRun.objects.create(task=answered.task, message_ts="0.1", request="y")
+    TaskRun.objects.filter(pk=earlier.pk).update(
+        created_at=answered.created_at - timedelta(minutes=1)
+    )
+    RunChange.objects.create(
+        run=earlier, commit="a" * 40, branch="tollgate/x", files=1, added=1, removed=0,
+        packed_patch=b"", description=b"",
+    )  # fmt: skip
+    assert branch() == "`tollgate/x`"
+    answered.task.repository = None
+    assert " · no repository · <" in footer({"blocks": answers.blocks_of(answered, "x", 0)})
 
 
 def check(now=None) -> list[Notice]:

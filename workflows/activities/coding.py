@@ -16,10 +16,21 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, diffs, edits, notices, refunds, run_notices, wording
+from workflows import (
+    denials,
+    diffs,
+    edits,
+    notices,
+    participants,
+    refunds,
+    run_notices,
+    wording,
+)
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
+    ANOTHERS_TASK,
+    NO_REPOSITORY,
     OUT_OF_CREDITS,
     SAID_ALREADY,
     STOPPED,
@@ -141,7 +152,10 @@ class CodingActivities:
         If the thread has a task already, record the mention as a follow-up of that task.
         """
         mention = rows.mention(new.mention_id)
-        repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
+        project = mention.project
+        repository = None
+        if new.repository_id != NO_REPOSITORY:
+            repository = Repository.objects.get(pk=new.repository_id, project=project)
         if denial := denials.claimed_for(mention):  # an earlier attempt was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
         if work.was_stopped(mention):
@@ -181,7 +195,7 @@ class CodingActivities:
         if task.state == CodingTask.State.STOPPED:
             return ForwardAnswer()
         follow_up = rows.follow_up(message.follow_up_id)
-        if follow_up.state == FollowUp.State.REFUSED:
+        if follow_up.state in (FollowUp.State.REFUSED, FollowUp.State.DROPPED):
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
@@ -194,7 +208,12 @@ class CodingActivities:
             task = CodingTask.objects.select_for_update().get(pk=task.pk)
             if task.state == CodingTask.State.STOPPED:
                 return ForwardAnswer()
-            run = creation.add_run(task, follow_up.ts, request_text(follow_up))
+            is_new = follow_up.state != FollowUp.State.HANDLED
+            if is_new and not task.accepts(follow_up.user_id):
+                participants.drop(follow_up)
+                return ForwardAnswer()
+            text = request_text(follow_up)
+            run = creation.add_run(task, follow_up.ts, text, follow_up.user_id)
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
         if run.state == TaskRun.State.FAILED:  # a repeated signal: the thread was told
             return ForwardAnswer()
@@ -260,16 +279,16 @@ class CodingActivities:
 
 
 def _join(mention: Mention) -> TaskAnswer:
-    """Record the mention as a follow-up of the thread's task, if it is by the task's owner."""
+    """Record the mention as a follow-up of the thread's task, if the task takes it."""
     with transaction.atomic():
         task = threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if task is None:
             raise ApplicationError("the thread became free just now", type="ThreadChanged")
         if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
-        if task.owner_slack_user_id != mention.user_id:
-            notice = notices.claim_not_your_task(mention, task)
-            return TaskAnswer(notice_id=str(notice.pk), reason="another user's task")
+        if not task.accepts(mention.user_id):
+            notice = participants.claim_not_your_task(mention, task)
+            return TaskAnswer(notice_id=str(notice.pk), reason=ANOTHERS_TASK)
         follow_up, _ = FollowUp.objects.get_or_create(
             workspace=mention.workspace,
             channel_id=mention.channel_id,
@@ -315,7 +334,7 @@ def _announce(mention: Mention, task: CodingTask) -> None:
     def replace_picker() -> None:
         picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
         if picker is not None:
-            edits.revise(picker, wording.picker_chosen(task.repository.full_name))
+            edits.revise(picker, wording.picker_chosen(task.repository_name))
             notices.deliver(picker)
 
     for decorate in (react, store_link):

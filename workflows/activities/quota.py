@@ -45,7 +45,7 @@ class QuotaActivities:
         if work.was_stopped(mention):
             return GateAnswer(None, STOPPED)
         author = mention.workspace.distinct_id(mention.user_id)
-        verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)
+        verdict = gate.check(mention.project, to_start=True, distinct_id=author)
         if not verdict.limited:
             denial = denials.claimed_for(mention)  # by an earlier attempt or the webhook
             return GateAnswer(str(denial.pk), SAID_ALREADY) if denial else GateAnswer()

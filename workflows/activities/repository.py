@@ -1,4 +1,4 @@
-"""Activities that choose a mention's repository: the only, named, default or likely one."""
+"""Activities that choose a mention's repository: the only, named, usual or likely one."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ from django.conf import settings
 from temporalio import activity
 
 from coding_tasks.failures import OutOfCredits
-from coding_tasks.models import ChannelDefault, Repository
+from coding_tasks.models import ChannelDefault, Repository, RepositoryRule
+from coding_tasks.repository_rules import repository_by_rules
 from projects.models import Project
 from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
-from workflows.mention_types import STOPPED, MentionRef, out_of_credits
+from workflows.mention_types import NO_REPOSITORY, STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
 from workflows.requests import all_that_was_asked, texts_of
 from workflows.slack import picker
@@ -23,7 +24,10 @@ from workflows.stopping import work
 
 @dataclass(frozen=True)
 class RepositoryAnswer:
-    """The repository, or the notice that ends the mention. With neither, keep looking."""
+    """The repository, or the notice that ends the mention. With neither, keep looking.
+
+    The repository can be `NO_REPOSITORY`.
+    """
 
     repository_id: int | None = None
     notice_id: str | None = None
@@ -76,11 +80,16 @@ class RepositoryActivities:
 
     @activity.defn
     def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
-        """Take the project's only repository, the one the text names, or the channel's default."""
+        """Take the project's only repository, or the one that the text names.
+
+        If it names none, a rule decides that has a word of the text, or else the channel's default.
+        """
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
             return RepositoryAnswer(reason=STOPPED)
         repositories = _repositories(mention)
+        if mention.chosen_repository in (NO_REPOSITORY, *(each.pk for each in repositories)):
+            return RepositoryAnswer(mention.chosen_repository)
         if not repositories:
             text = wording.no_repositories(mention.user_id, bot_name=settings.BOT_NAME)
             notice = notices.claim(
@@ -93,12 +102,9 @@ class RepositoryActivities:
         named = [found for found in repositories if _is_named(found.full_name, asked)]
         if len(named) == 1:
             return RepositoryAnswer(named[0].pk)
-        default = ChannelDefault.objects.filter(
-            workspace=mention.workspace,
-            channel_id=mention.channel_id,
-            repository__project=mention.workspace.project,
-        ).first()
-        return RepositoryAnswer(default.repository_id if default and not named else None)
+        if named:
+            return RepositoryAnswer(None)
+        return RepositoryAnswer(_by_rule(mention) or _default_of_channel(mention))
 
     @activity.defn
     @report_outages()
@@ -115,16 +121,14 @@ class RepositoryActivities:
         try:
             with report_failures():
                 name = self._classifier.choose(
-                    mention.workspace.project,
+                    mention.project,
                     all_that_was_asked(mention),
                     list(repositories),
                     distinct_id=mention.workspace.distinct_id(mention.user_id),
                     trace_id=mention.trace_id,
                 )
         except OutOfCredits as refusal:
-            denial = denials.claim_after_gateway_refusal(
-                mention, mention.workspace.project, refusal
-            )
+            denial = denials.claim_after_gateway_refusal(mention, mention.project, refusal)
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         return RepositoryAnswer(repositories[name].pk if name else None)
 
@@ -162,7 +166,23 @@ class RepositoryActivities:
 
 
 def _repositories(mention: Mention) -> list[Repository]:
-    return list(Repository.objects.filter(project=mention.workspace.project).order_by("full_name"))
+    return list(Repository.objects.filter(project=mention.project).order_by("full_name"))
+
+
+def _by_rule(mention: Mention) -> int | None:
+    """Return the repository of the project's first rule that applies to the request."""
+    project = mention.project
+    rules = RepositoryRule.objects.filter(project=project, repository__project=project)
+    return repository_by_rules(rules.order_by("position", "pk"), all_that_was_asked(mention))
+
+
+def _default_of_channel(mention: Mention) -> int | None:
+    default = ChannelDefault.objects.filter(
+        workspace=mention.workspace,
+        channel_id=mention.channel_id,
+        repository__project=mention.project,
+    ).first()
+    return default.repository_id if default else None
 
 
 def _is_named(full_name: str, text: str) -> bool:

@@ -7,8 +7,8 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from workflows import notices, unfinished
 from workflows.activities import rows
-from workflows.closing import close, close_joined
-from workflows.mention_types import MentionRef
+from workflows.closing import close, close_as_anothers, close_joined
+from workflows.mention_types import ANOTHERS_TASK, MentionRef
 from workflows.models import Mention, Notice
 from workflows.slack import access
 from workflows.slack.client import Failure, failure_of
@@ -102,6 +102,8 @@ class ThreadActivities:
         """Record how the mention ended, unless that is recorded already."""
         if closing.state == Mention.State.FORWARDED:
             return Closed(close_joined(closing.mention_id, closing.outcome))
+        if closing.outcome == ANOTHERS_TASK:
+            return Closed(close_as_anothers(closing.mention_id))
         return Closed(close(closing.mention_id, closing.state, closing.outcome))
 
     @activity.defn

@@ -88,7 +88,7 @@ def _summary(
         "origin": task.origin,
         "state": task.state,
         "title": task.title,
-        "repository": task.repository.full_name,
+        "repository": task.repository_name,
         "repository_id": task.repository_id,
         "agent": task.agent,
         "model": task.model or None,
@@ -154,7 +154,7 @@ def _message(task: CodingTask, run: TaskRun) -> str | None:
         return None
     words = failure_wording.sentence(
         run.error,
-        repository=task.repository.full_name,
+        repository=task.repository_name,
         agent=task.agent,
         resource=task.resource,
     )

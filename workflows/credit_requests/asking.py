@@ -142,7 +142,7 @@ def _open_requests_of(workspace: SlackWorkspace, user_id: str) -> int:
 
 
 def _record(workspace: SlackWorkspace, mention: Mention) -> None:
-    typical = typical_cost_micro(workspace.project)
+    typical = typical_cost_micro(mention.project)
     left = left_micro(account_state(workspace))
     request = CreditRequest.objects.create(
         mention=mention, suggested_micro=_suggestion_micro(typical, left)

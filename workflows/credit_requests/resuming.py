@@ -52,7 +52,7 @@ def resume_or_end(request: CreditRequest) -> Mention | None:
         return None
     mention = request.mention
     author = mention.workspace.distinct_id(mention.user_id)
-    if gate.check(mention.workspace.project, to_start=True, distinct_id=author).limited:
+    if gate.check(mention.project, to_start=True, distinct_id=author).limited:
         return None
     with transaction.atomic():
         held = _lock(request.pk)

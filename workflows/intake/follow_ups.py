@@ -1,4 +1,4 @@
-"""Follow-ups: the owner's further messages in the thread of a task, or of a task to be made."""
+"""Follow-ups: further messages for a task in its thread, or for a task that is to be made."""
 
 from decimal import Decimal
 
@@ -9,8 +9,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
-from workflows import client, closing, denials, notices
-from workflows.mention_types import HANDED_BACK, out_of_credits, workflow_id
+from workflows import client, closing, denials, notices, participants
+from workflows.mention_types import ANOTHERS_TASK, HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.requests import is_stopped_later
 
@@ -20,12 +20,12 @@ log = structlog.get_logger(__name__)
 def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> bool:
     """Hand a mention in the task's thread to the task; return False if the task has ended.
 
-    A mention by anybody but the owner is refused. Without `ask_gate` only the workflow asks the
-    gate: an earlier attempt may have begun work that a denial would contradict. Raises
-    `client.TemporalUnavailable` if the message was recorded but could not be signalled.
+    A mention by a person whose messages the task does not take is refused. Without `ask_gate` only
+    the workflow asks the gate: an earlier attempt may have begun work that a denial would
+    contradict. Raises `client.TemporalUnavailable` if the message was recorded but could not be
+    signalled.
     """
-    if mention.user_id != task.owner_slack_user_id:
-        _refuse_stranger(mention, task)
+    if not task.accepts(mention.user_id) and _refuse_stranger(mention, task):
         return True
     if ask_gate and (refusal := denials.refusal_for(mention, task.project)):
         denials.refuse(mention, refusal)
@@ -58,15 +58,18 @@ def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> boo
 def record(reply: FollowUp, task: CodingTask) -> bool:
     """Save a reply to a task that does not mention the bot, once; return whether to signal it now.
 
-    Only replies by the task's owner are saved. If the project that pays for the task has no
-    credits, the reply is saved as refused, and the thread is told at most once. But if the task
-    waits for credits, so does the reply: the thread was told that it goes on after a top-up.
+    Only replies by people whose messages the task takes are saved. If the project that pays for the
+    task has no credits, the reply is saved as refused, and the thread is told at most once. But if
+    the task waits for credits, so does the reply: the thread was told that it goes on after a
+    top-up.
     """
     waits = _waits_for_credits(task)  # asked before the gate: a top-up may come between
     refusal = denials.refusal_for(reply, task.project)
     with transaction.atomic():
         locked = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
-        if locked is None or locked.owner_slack_user_id != reply.user_id or is_known(reply):
+        if locked is None or is_known(reply):
+            return False
+        if not locked.accepts_reply(reply.user_id, reply.ts):
             return False
         if is_stopped_later(reply):  # an order to stop came just now and found nothing to stop
             return False
@@ -179,7 +182,13 @@ def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
     )
 
 
-def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
+def _refuse_stranger(mention: Mention, task: CodingTask) -> bool:
+    """Refuse the mention, and say whose task it is; return False if its author joined just now."""
     with transaction.atomic():
-        if closing.conclude(mention, Mention.State.REFUSED, "another user's task"):
-            notices.send_soon(notices.claim_not_your_task(mention, task))
+        # Whoever lets the author join locks the task too, so the refusal is seen then.
+        locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+        if locked is None or locked.pk != task.pk or locked.accepts(mention.user_id):
+            return False
+        if closing.conclude(mention, Mention.State.REFUSED, ANOTHERS_TASK):
+            notices.send_soon(participants.claim_not_your_task(mention, locked))
+    return True

@@ -106,13 +106,11 @@ def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
         replies.take_up_earlier(mention)
     if is_stopped_later(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
-    elif task and _has_no_text(mention) and task.owner_slack_user_id == mention.user_id:
+    elif task and _has_no_text(mention) and task.accepts(mention.user_id):
         _ask(mention)
     elif task and follow_ups.forward(mention, task, ask_gate=ask_gate):
         pass
-    elif ask_gate and (
-        refusal := denials.refusal_for(mention, mention.workspace.project, to_start=True)
-    ):
+    elif ask_gate and (refusal := denials.refusal_for(mention, mention.project, to_start=True)):
         denials.refuse(mention, refusal)
     elif _has_no_text(mention):
         _ask(mention)

@@ -149,7 +149,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
-    if refusal := denials.refusal_for(reply, reply.workspace.project, to_start=True):
+    project = reply.workspace.project_in(reply.channel_id)
+    if refusal := denials.refusal_for(reply, project, to_start=True):
         _tell_if_news(request, denials.text(refusal))
         return None
     return _become_mention(reply, request)
@@ -160,7 +161,7 @@ def _as_follow_up(reply: ThreadReply) -> bool:
     if is_stop(reply.text) or is_stopped_later(reply):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
-    if task is not None and task.owner_slack_user_id != reply.user_id:
+    if task is not None and not task.accepts_reply(reply.user_id, reply.ts):
         return False
     request = _latest_request(reply)
     if request is not None and _is_pending_stop(request):

@@ -1,6 +1,6 @@
 """Orders to stop: the word "stop", a button or the slash command ends a person's own work.
 
-Other people who order a stop are told whose work it is.
+People whom the owner of a task let join can stop the task, too. Others are told whose work it is.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -71,7 +71,7 @@ def obey_click(run: TaskRun, user_id: str, ts: str) -> None:
     if task.workspace is None:
         return
     order = Order(task.workspace, task.channel_id, task.thread_ts, ts, user_id)
-    if user_id != task.owner_slack_user_id:
+    if not task.accepts(user_id):
         words = wording.not_yours_to_stop(user_id, owner_id=task.owner_slack_user_id)
         _tell_alone(run, _refusal_key(order), words, user_id)
         return
@@ -163,7 +163,7 @@ def _tell_alone(run: TaskRun, key: str, words: str, user_id: str) -> None:
 
 
 def _close_own(order: Order, mark: str) -> list[Mention]:
-    """Close the author's open requests from before the order; return those that it closed."""
+    """Close the open requests from before the order that it ends; return those that it closed."""
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
     return list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
@@ -174,17 +174,22 @@ def _workflows_of(mentions: Iterable[Mention]) -> set[str]:
 
 
 def _own_open(order: Order) -> list[Mention]:
-    """Return the author's open requests in the thread from before the order."""
-    mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    """Return the author's open requests in the thread from before the order.
+
+    The request that began a task which the author may write to is among them.
+    """
+    task = active_task(order.workspace, order.channel_id, order.thread_ts)
+    began = Q(workflow_id=task.workflow_id) if task and task.accepts(order.user_id) else Q()
+    mine = of_thread(order).filter(Q(user_id=order.user_id) | began, state__in=Mention.OPEN)
     return [
         each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
     ]
 
 
 def _stop_own_task(order: Order, why: str, workflows: Set[str]) -> Stopped | None:
-    """Stop the author's task if its workflow is in `workflows` or it has work from before."""
+    """Stop the task, if the author may, and its workflow is in `workflows` or has earlier work."""
     task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
-    if task is None or task.owner_slack_user_id != order.user_id:
+    if task is None or not task.accepts(order.user_id):
         return None
     if task.workflow_id not in workflows and not _has_work_from_before(order, task):
         return None
@@ -270,7 +275,7 @@ def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
 def _other_owner(order: Order) -> str | None:
     """Return the owner of the work in the thread, if it is somebody else's."""
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
-    if task is not None and task.owner_slack_user_id != order.user_id:
+    if task is not None and not task.accepts(order.user_id):
         return task.owner_slack_user_id
     others = of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
     return others.order_by("received_at").values_list("user_id", flat=True).first()
@@ -279,7 +284,7 @@ def _other_owner(order: Order) -> str | None:
 def _used(order: Order, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
     """Return the credits used so far, formatted, or None if none were used."""
     traces = {each.trace_id for each in mentions}
-    project_id = order.workspace.project_id
+    project_id = order.workspace.project_in(order.channel_id).pk
     micro = 0
     if stopped is not None:
         task = stopped.task

@@ -32,7 +32,7 @@ def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
     branch = TaskBranch.objects.filter(task=run.task_id).values_list("name", flat=True).first()
     return RunProgress(
         run_id=str(run.pk),
-        repository=run.task.repository.full_name,
+        repository=run.task.repository_name,
         branch=branch or "",
         steps=steps,
         action=action,

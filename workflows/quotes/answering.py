@@ -33,7 +33,7 @@ def answer(
     quote = RunQuote.objects.select_for_update().filter(run=run_id).first()
     if run is None or quote is None or quote.offered_micro is None:
         return
-    owner = run.task.owner_slack_user_id
+    owner = run.asked_by
     if user_id != owner and not may_decide(workspace, user_id):
         _tell(run, user_id, "not-yours", words.not_yours(user_id, owner_id=owner))
         return

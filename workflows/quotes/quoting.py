@@ -38,7 +38,7 @@ def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
     history, found = comparable(run, model, now)
     headroom = None
     with suppress(gate.QuotaUnknown):  # the quote can do without
-        headroom = gate.headroom(task.project, task.resource, distinct_id=task.distinct_id)
+        headroom = gate.headroom(task.project, task.resource, distinct_id=run.distinct_id)
     offer = _offer(task, found, None if headroom is None else headroom.left_micro)
     with transaction.atomic():
         made, is_new = RunQuote.objects.get_or_create(

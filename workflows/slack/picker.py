@@ -13,8 +13,11 @@ from django.core import signing
 
 from coding_tasks.models import Repository
 from workflows import wording
+from workflows.mention_types import NO_REPOSITORY
 
 ACTION_ID = "tollgate_repository"
+START_ANEW_ACTION_ID = "tollgate_start_anew"
+"""Of the picker that starts an answered request anew."""
 MAX_OPTIONS = 100
 MAX_LABEL = 75
 _MENTION = signing.Signer(salt="tollgate.picker.mention")
@@ -23,22 +26,24 @@ _CHOICE = signing.Signer(salt="tollgate.picker.choice")
 
 @dataclass(frozen=True)
 class Choice:
-    """The repository chosen for a mention, read from a verified value."""
+    """The repository chosen for a mention, or `NO_REPOSITORY`, read from a verified value."""
 
     mention_id: UUID
     repository_id: int
 
 
-def blocks(mention_id: UUID, user_id: str) -> list[dict[str, Any]]:
+def blocks(
+    mention_id: UUID, user_id: str, *, question: str = "", action_id: str = ACTION_ID
+) -> list[dict[str, Any]]:
     """Return the picker's message: a question and a select that searches while the user types."""
     return [
         {
             "type": "section",
             "block_id": block_id(mention_id),
-            "text": {"type": "mrkdwn", "text": wording.picker_question(user_id)},
+            "text": {"type": "mrkdwn", "text": question or wording.picker_question(user_id)},
             "accessory": {
                 "type": "external_select",
-                "action_id": ACTION_ID,
+                "action_id": action_id,
                 "min_query_length": 0,
                 "placeholder": {"type": "plain_text", "text": wording.picker_placeholder()},
             },
@@ -57,16 +62,21 @@ def mention_of(block_id: str) -> UUID:
 
 
 def options(project_id: int, mention_id: UUID, query: str) -> list[dict[str, Any]]:
-    """Return the project's repositories whose names contain the query, as options of the select."""
-    found = Repository.objects.filter(
-        project_id=project_id, full_name__icontains=query.strip()
-    ).order_by("full_name")[:MAX_OPTIONS]
+    """Return the project's repositories whose names contain the query, as options of the select.
+
+    The first option is none of them, unless the query is about something else.
+    """
+    sought = query.strip()
+    found = Repository.objects.filter(project_id=project_id, full_name__icontains=sought)
+    labels = {each.pk: each.full_name for each in found.order_by("full_name")[:MAX_OPTIONS]}
+    if sought.lower() in wording.picker_none().lower():
+        labels = {NO_REPOSITORY: wording.picker_none()} | labels
     return [
         {
-            "text": {"type": "plain_text", "text": _label(repository.full_name)},
-            "value": value(Choice(mention_id, repository.pk)),
+            "text": {"type": "plain_text", "text": _label(label)},
+            "value": value(Choice(mention_id, repository_id)),
         }
-        for repository in found
+        for repository_id, label in list(labels.items())[:MAX_OPTIONS]
     ]
 
 

@@ -2,17 +2,19 @@
 
 import pytest
 
+from coding_tasks.agent_choice import READER
 from coding_tasks.assignments import trace_of
-from coding_tasks.models import ChannelDefault, CodingTask, Repository
+from coding_tasks.models import ChannelDefault, CodingTask, Repository, RepositoryRule
 from projects.models import OAuthAccessToken, Organization, Project
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
-from workflows.mention_types import RepositoryChoice
+from workflows.mention_types import NO_REPOSITORY, RepositoryChoice
 from workflows.models import Mention, Notice
 from workflows.slack import picker
+from workflows.slack.block_kit import footer_of
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -67,6 +69,72 @@ def test_a_named_repository_beats_the_channels_default(two_repositories: World):
     ChannelDefault.objects.create(workspace=world.workspace, channel_id="C1", repository=billing)
     world.handle("what does acme/shop sell?")
     assert chosen() == "acme/shop"
+
+
+def add_rule(world: World, keyword: str, name: str, position: int = 100) -> RepositoryRule:
+    repository = Repository.objects.get(full_name=name)
+    project = repository.project
+    return RepositoryRule.objects.create(
+        project=project, keyword=keyword, repository=repository, position=position
+    )
+
+
+def test_a_rule_decides_before_the_channels_default(two_repositories: World):
+    world = two_repositories
+    shop = Repository.objects.get(full_name="acme/shop")
+    ChannelDefault.objects.create(workspace=world.workspace, channel_id="C1", repository=shop)
+    add_rule(world, "invoices", "acme/billing")
+    world.handle("how are *INVOICES* sent?")
+    assert chosen() == "acme/billing"
+    assert world.gateway.requests(CLASSIFIER) == []
+
+
+def test_a_named_repository_beats_a_rule(two_repositories: World):
+    add_rule(two_repositories, "invoices", "acme/billing")
+    two_repositories.handle("does acme/shop print invoices?")
+    assert chosen() == "acme/shop"
+
+
+def test_the_rule_with_the_lowest_position_decides(two_repositories: World):
+    add_rule(two_repositories, "invoices", "acme/billing", position=2)
+    add_rule(two_repositories, "print", "acme/shop", position=1)
+    two_repositories.handle("where do we print invoices?")
+    assert chosen() == "acme/shop"
+
+
+def test_a_rule_of_another_project_does_not_apply(two_repositories: World, stranger: Project):
+    world = two_repositories
+    theirs = Repository.objects.create(
+        project=stranger, full_name="theirs/secret", clone_url="file:///nowhere"
+    )
+    RepositoryRule.objects.create(project=stranger, keyword="invoices", repository=theirs)
+    # The form refuses this one. Here it stands for a repository that changed its project.
+    RepositoryRule.objects.create(project=world.project, keyword="invoices", repository=theirs)
+    world.gateway.script("acme/billing", "It sends invoices.")
+    world.handle("how are invoices sent?")
+    assert chosen() == "acme/billing"
+    assert len(world.gateway.requests(CLASSIFIER)) == 1
+
+
+def test_a_question_about_no_repository_is_answered_without_code(two_repositories: World):
+    world = two_repositories
+    world.gateway.script("none", "A monad is a monoid.", "In the category of endofunctors.")
+    mention = world.start("with claude, what is a monad?")
+    wait_for_picker(world, mention)
+    client.signal_repository_choice(mention.workflow_id, RepositoryChoice(NO_REPOSITORY))
+    world.wait_for_end(mention, Mention.State.ANSWERED)
+    task = CodingTask.objects.get()
+    assert (task.repository, task.agent) == (None, READER)
+    system = world.gateway.requests(AGENT)[0].body["system"]
+    assert "about no repository" in system
+    assert "acme/" not in system
+    [answer] = world.notices(Notice.Kind.ANSWER)
+    assert " · no repository · " in footer_of(answer.blocks)[0]["elements"][0]["text"]
+    world.reply(mention, "where?")
+    wait_until(
+        lambda: world.wait_until_said(mention.ts, 3)[0] == "Repository: *none*",
+        what="the choice in place of the picker",
+    )
 
 
 def test_a_small_model_guesses_with_a_token_of_its_own(two_repositories: World):

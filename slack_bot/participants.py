@@ -1,0 +1,59 @@
+"""Clicks on the buttons with which the owner of a task lets others write to it, or no longer."""
+
+import structlog
+from django.conf import settings
+
+from projects.models import SlackWorkspace
+from slack_bot.asker import SLACK_TIMEOUT
+from workflows import participants, wording
+from workflows.intake import mentions
+from workflows.participants import Place
+from workflows.slack import access
+from workflows.slack.client import failure_of
+
+log = structlog.get_logger(__name__)
+
+
+def take_click(
+    workspace: SlackWorkspace, user_id: str, action: str, place: Place, clicked_at: str
+) -> None:
+    """Take a click on a button in one of the workspace's threads.
+
+    Only the owner's counts. Others are told so, alone and once.
+    """
+    task = participants.task_in(workspace, place)
+    if task is None:
+        return
+    owner_id = task.owner_slack_user_id
+    if user_id != owner_id:
+        words = wording.join_not_yours(user_id, owner_id=owner_id)
+        participants.tell_alone(task, user_id, "not-yours", words)
+        return
+    decider = wording.person(owner_id)
+    if action == participants.REMOVE:
+        participants.remove(task, place.user_id, owner_id, decider=decider)
+        return
+    if refusal := _refusal(workspace, place.user_id):
+        participants.tell_alone(task, owner_id, f"refused:{clicked_at}", refusal)
+        return
+    refused = participants.let_join(task, place.user_id, owner_id, decider=decider)
+    if refused is None:
+        participants.tell_alone(task, owner_id, f"ended:{clicked_at}", wording.join_too_late())
+    for each in refused or []:
+        each.refresh_from_db(fields=["state", "outcome", "lease_until"])
+        mentions.admit_or_keep(each)
+
+
+def _refusal(workspace: SlackWorkspace, user_id: str) -> str:
+    """Return why somebody may not use the bot, or an empty string if they may."""
+    try:
+        answer = access.check(workspace, user_id, timeout=SLACK_TIMEOUT)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        log.warning("slack did not say who is to join", error=failure.error)
+        return wording.join_unknown(user_id)
+    if answer is access.Access.GRANTED:
+        return ""
+    return wording.join_without_access(user_id, bot_name=settings.BOT_NAME)
