@@ -59,6 +59,7 @@ def test_a_call_is_booked_before_the_end_of_its_answer_is_sent(
         assert call.result() == 72_000
 
 
+@pytest.mark.case("G2")
 def test_an_alias_is_the_same_product_in_check_and_event(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project, "slack_app_routing")
@@ -68,6 +69,7 @@ def test_an_alias_is_the_same_product_in_check_and_event(world: World) -> None:
     assert event["properties"]["ai_product"] == "slack_app_routing"
 
 
+@pytest.mark.case("G10")
 def test_billing_fields_of_the_caller_are_ignored(world: World) -> None:
     project, stranger = world.tollgate.project(credits=100), world.tollgate.project(credits=100)
     answer = world.post(
@@ -100,6 +102,7 @@ def test_counting_tokens_and_listing_models_cost_nothing(world: World) -> None:
     assert world.account(project)["spent"] == 0
 
 
+@pytest.mark.case("G4")
 def test_the_unmetered_product_needs_no_hold_and_is_reported_unbilled(world: World) -> None:
     project = world.tollgate.project(credits=0)
     world.tollgate.limit(project)
@@ -145,6 +148,7 @@ def test_a_compaction_and_an_advisor_are_priced_separately(world: World, stream:
     assert Decimal(properties["$ai_total_cost_usd"]) == Decimal("0.007075")
 
 
+@pytest.mark.case("C9")
 def test_cache_reads_and_writes_have_their_own_prices(world: World) -> None:
     usage = messages_usage(
         cache_read_input_tokens=1000,
@@ -191,6 +195,7 @@ def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
     )
 
 
+@pytest.mark.case("G13")
 def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: World) -> None:
     error = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
     headers = {"retry-after": "7", "anthropic-ratelimit-requests-remaining": "0"}

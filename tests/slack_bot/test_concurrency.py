@@ -35,6 +35,7 @@ def copies_at_once(webhook, payload, copies: int = COPIES, path: str = "/slack/e
     return at_once([request] * copies)
 
 
+@pytest.mark.case("S15")
 def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, temporal, ts):
     assert set(copies_at_once(webhook, captured("mention", ts=ts))) == {200}
     mention = Mention.objects.get()
@@ -42,6 +43,7 @@ def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, tempora
     assert temporal.has(workflow_of({"ts": ts}))
 
 
+@pytest.mark.case("S19")
 def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, out_of_credits, ts):
     assert set(copies_at_once(webhook, captured("mention", ts=ts))) == {200}
     tasks.deliver_pending_notices()
@@ -49,6 +51,7 @@ def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, 
     assert len(webhook.slack.calls("chat.postMessage")) == 1
 
 
+@pytest.mark.case("S24")
 def test_twenty_concurrent_copies_of_a_reply_make_one_follow_up_and_one_signal(
     webhook, task, temporal
 ):
@@ -74,6 +77,7 @@ def test_a_worker_sends_the_denial_when_asked(webhook, workspace, out_of_credits
 
 
 # --- Three seconds -------------------------------------------------------------------------------
+@pytest.mark.case("S11")
 def test_a_slack_that_hangs_delays_no_acknowledgement(webhook, workspace, temporal):
     webhook.slack.hang_next("*", 5, times=10)
     with Stopwatch() as waited:
@@ -83,6 +87,7 @@ def test_a_slack_that_hangs_delays_no_acknowledgement(webhook, workspace, tempor
     assert webhook.slack.calls() == []
 
 
+@pytest.mark.case("S20")
 def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
     webhook, workspace, out_of_credits
 ):
@@ -96,6 +101,7 @@ def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
     assert len(webhook.slack.bot_messages("C1")) == 1
 
 
+@pytest.mark.case("S20")
 def test_a_slack_that_limits_us_gets_the_denial_later(webhook, workspace, out_of_credits):
     webhook.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     with Stopwatch() as waited:

@@ -347,6 +347,7 @@ def test_an_amount_that_is_too_small_to_start_is_not_granted(desk, message, sett
     assert CreditRequest.objects.get().state == "asked"
 
 
+@pytest.mark.case("U5")
 @pytest.mark.parametrize("again", ["same", "other", "form"])
 def test_a_request_is_approved_once(desk, message, workspace, again):
     other = staff_user("olivia", "add_creditgrant")
@@ -368,6 +369,7 @@ def test_a_request_is_approved_once(desk, message, workspace, again):
     assert desk.last_shown("U2", "C2") == words
 
 
+@pytest.mark.case("U5")
 @pytest.mark.django_db(transaction=True)
 def test_clicks_at_once_are_one_grant_and_one_run(webhook, desk, message, temporal):
     desk.ask()
@@ -463,6 +465,7 @@ def test_a_declined_author_learns_why_and_nothing_runs(webhook, desk, message, p
     assert not has_started(message)
 
 
+@pytest.mark.case("U5")
 def test_a_top_up_from_elsewhere_lets_the_mention_run_and_ends_the_request(
     webhook, desk, message, project
 ):
@@ -480,6 +483,7 @@ def test_without_a_request_a_top_up_starts_nothing(message, project):
     assert not has_started(message)
 
 
+@pytest.mark.case("U5")
 def test_a_request_lapses_and_its_late_approval_grants_nothing(desk, message, project):
     desk.ask()
     CreditRequest.objects.update(asked_at=timezone.now() - asking.LAPSES_AFTER)

@@ -24,6 +24,7 @@ def exhausted(task) -> None:
 
 
 # --- The owner -----------------------------------------------------------------------------------
+@pytest.mark.case("S24")
 def test_redelivering_the_owners_reply_makes_no_second_follow_up(webhook, task, temporal):
     reply = webhook.reply("and the tests?", task.thread_ts)
     assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
@@ -47,6 +48,7 @@ def test_a_reply_that_names_the_bot_is_one_follow_up_and_no_new_workflow(
     assert not temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S25")
 @pytest.mark.parametrize(
     "case", ["file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"]
 )
@@ -56,6 +58,7 @@ def test_files_and_replies_sent_to_the_channel_too_are_forwarded(webhook, task, 
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
 
+@pytest.mark.case("S25")
 @pytest.mark.parametrize(
     "case",
     ["reply_in_a_thread", "file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"],
@@ -237,6 +240,7 @@ def _after(message: dict) -> str:
 
 
 # --- Out of credits ------------------------------------------------------------------------------
+@pytest.mark.case("S26")
 def test_an_owner_out_of_credits_is_told_once_and_nothing_is_forwarded(
     webhook, task, exhausted, temporal
 ):
@@ -273,6 +277,7 @@ def test_a_refused_reply_does_not_start_a_task_when_it_is_delivered_again_after_
     assert not temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S26")
 def test_small_talk_in_other_threads_is_ignored_without_credits(webhook, workspace, out_of_credits):
     root = webhook.slack.post("lunch?", user="U2")
     webhook.reply("yes", root["ts"])
@@ -304,6 +309,7 @@ def test_the_new_projects_limit_does_not_stop_the_old_ones_task(
 
 
 # --- Other people --------------------------------------------------------------------------------
+@pytest.mark.case("S26")
 def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
     webhook.reply("nice", task.thread_ts, user="U2")
     assert not FollowUp.objects.exists()
@@ -311,6 +317,7 @@ def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
     assert temporal.signals(task.workflow_id) == []
 
 
+@pytest.mark.case("S26")
 def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(webhook, task, temporal):
     for user in ("U2", "U3", "U2"):
         webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)

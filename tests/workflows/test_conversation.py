@@ -173,6 +173,7 @@ def test_a_reply_whose_mention_is_refused_when_the_task_is_made_is_met_with_one_
 # --- Two mentions in one thread ------------------------------------------------------------------
 
 
+@pytest.mark.case("W9")
 def test_two_mentions_at_once_in_one_thread_make_one_task_with_both_texts(shop: World):
     root = shop.slack.post("good morning", user="U1")
     mentions = [shop.mention(text, thread_ts=root["ts"]) for text in ("first", "second")]

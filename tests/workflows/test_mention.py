@@ -68,6 +68,7 @@ def test_what_a_model_says_pings_nobody(shop: World):
 # --- The gate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("Q8", "W1")
 def test_a_limited_team_gets_one_denial_and_nothing_else_happens(two_repositories: World):
     world = two_repositories
     world.limit()
@@ -92,6 +93,7 @@ def test_a_user_over_their_cap_is_refused_by_the_workflow_too(shop: World):
     assert not CodingTask.objects.exists()
 
 
+@pytest.mark.case("S18")
 def test_a_denial_goes_to_the_root_of_the_thread(shop: World):
     root = shop.slack.post("good morning", user="U2")
     shop.limit()
@@ -104,6 +106,7 @@ def test_another_organization_is_not_affected_by_the_block(shop: World):
     assert shop.handle().state == Mention.State.ANSWERED
 
 
+@pytest.mark.case("S21")
 def test_the_gate_waits_while_the_quota_is_unknown(shop: World, monkeypatch):
     asked = []
     real = gate.check
@@ -120,6 +123,7 @@ def test_the_gate_waits_while_the_quota_is_unknown(shop: World, monkeypatch):
     assert asked[:3] == [0, 0, 0]
 
 
+@pytest.mark.case("W3")
 def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     shop.limit()
     shop.slack.drop_answer_next("chat.postMessage")
@@ -129,6 +133,7 @@ def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     assert shop.slack.calls("conversations.replies")
 
 
+@pytest.mark.case("W4")
 def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: World):
     shop.limit()
     shop.slack.fail_next("chat.postMessage", "is_archived")
@@ -138,6 +143,7 @@ def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: Wor
     assert [each["visible_to"] for each in shop.slack.ephemeral_messages("C1")] == ["U1"]
 
 
+@pytest.mark.case("W4")
 def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(shop: World):
     shop.limit()
     shop.slack.fail_next("chat.postMessage", "is_archived")
@@ -148,6 +154,7 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
     assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
 
 
+@pytest.mark.case("W3")
 def test_a_mention_denied_by_a_dead_attempt_is_not_begun_after_a_top_up(shop: World):
     mention = shop.mention()
     shop.limit()
@@ -177,6 +184,7 @@ def test_a_task_that_was_denied_is_not_created_after_a_top_up(two_repositories: 
 # --- Access --------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("S31")
 def test_a_guest_is_told_that_guests_have_no_access_and_nothing_is_made(shop: World):
     mention = shop.handle(user="U3")
     assert (mention.state, mention.outcome) == (Mention.State.REFUSED, "no access: outsider")

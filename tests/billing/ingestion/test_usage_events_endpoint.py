@@ -29,6 +29,7 @@ pytestmark = pytest.mark.django_db
 GZIP = {"HTTP_CONTENT_ENCODING": "gzip"}
 
 
+@pytest.mark.case("C7")
 def test_every_item_is_answered_in_the_order_sent(project, deliveries):
     event = usage_event(project)
     broken = usage_event(project, "NaN")

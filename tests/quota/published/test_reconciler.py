@@ -81,6 +81,7 @@ def test_at_rest_there_is_nothing_to_repair(accounts, project, stranger, reconci
     assert (repairs(), contents(redis_client)) == before
 
 
+@pytest.mark.case("Q8")
 def test_a_published_block_that_somebody_removed_is_restored(
     accounts, project, reconciler, redis_client
 ):
@@ -174,6 +175,7 @@ def test_a_new_project_that_never_reached_redis_is_repaired(
     assert newer.api_token in contents(redis_client)
 
 
+@pytest.mark.case("Q7")
 def test_expired_scores_are_pruned(accounts, project, reconciler, redis_client):
     redis_client.zadd(LIMITS, {"phc_anybody": 1_000_000_000, project.api_token: 5})
     reconciler.tick()
@@ -192,6 +194,7 @@ def test_entries_of_a_deleted_organization_are_removed(stranger, reconciler, red
 
 
 # --- wiped and restored --------------------------------------------------------------------------
+@pytest.mark.case("Q13")
 def test_a_wiped_redis_is_rebuilt_and_trusted_again(accounts, project, reconciler, redis_client):
     state = accounts.limit()
     redis_client.flushall()
@@ -256,6 +259,7 @@ def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client
     assert redis_client.pttl(limited_set.MARKER) <= 5000
 
 
+@pytest.mark.case("Q13")
 def test_an_old_snapshot_is_repaired_before_it_is_trusted(
     accounts, project, stranger, own_redis, tmp_path
 ):
@@ -302,6 +306,7 @@ def test_redis_follows_the_database_back_to_an_old_backup(
 
 
 # --- by hand -------------------------------------------------------------------------------------
+@pytest.mark.case("Q8")
 def test_a_block_set_by_hand_is_recorded_reported_and_left_alone(
     project, stranger, reconciler, redis_client, feed
 ):
@@ -376,6 +381,7 @@ def test_a_member_that_cannot_be_a_token_is_ignored(project, reconciler, redis_c
     assert SetMember.objects.get(origin=SetMember.Origin.BY_HAND).token == project.api_token
 
 
+@pytest.mark.case("Q13")
 def test_blocks_set_by_hand_are_lost_with_the_redis_they_were_in(
     project, reconciler, redis_client, feed
 ):

@@ -50,6 +50,7 @@ def test_a_page_shows_the_id_until_the_name_is_known(workspace, slack):
     assert sorted(lookups(slack)) == ["conversations.info", "users.info"]
 
 
+@pytest.mark.case("U9")
 def test_a_name_is_looked_up_at_most_once_a_day(workspace, slack):
     names(workspace, "U2")
     for _ in range(3):

@@ -121,6 +121,7 @@ def test_erased_words_are_left_out(thread: Thread, kept_as):
     assert "my secret" not in read
 
 
+@pytest.mark.case("U12")
 def test_the_newest_messages_of_a_long_thread_are_shown(thread: Thread):
     for number in range(60):
         thread.say(f"message {number:03} " + "x" * 1_000)
