@@ -212,6 +212,8 @@ class PerformsRuns:
             start_to_close_timeout=PREPARE_ATTEMPT,
             heartbeat_timeout=AGENT_HEARTBEAT,
             retry_policy=work_retry(LAST_PUBLISHING),
+            # The answer says what became of the change, so it is not posted before that is known.
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
 
     async def _prepare_and_run_turn(

@@ -162,6 +162,10 @@ def test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody(
     exhausted, stranger, monkeypatch, clock
 ):
     set_limit(stranger.organization, AI_CREDITS, 0)
+    blocked = [create_organization(name) for name in ("Blocked", "Blocked too")]
+    for organization in blocked:
+        set_limit(organization, AI_CREDITS, 0)
+        Account.objects.filter(organization=organization).update(published_digest="old")
     broken = account_of(exhausted.organization)
     grant_credits(
         stranger.organization, AI_CREDITS, 1, starts_at=timezone.now() + timedelta(seconds=5)
@@ -181,6 +185,7 @@ def test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody(
     assert published(exhausted.organization).limited
     assert account_of(exhausted.organization).version == broken.version
     assert not published(stranger.organization).limited
+    assert all(published(organization).limited for organization in blocked)
 
 
 @pytest.mark.case("D8")

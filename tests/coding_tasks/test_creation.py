@@ -31,6 +31,7 @@ def limited(redis_client, project):
     redis_client.zadd("@posthog/quota-limits/ai_credits", {project.api_token: until})
 
 
+@pytest.mark.case("W8")
 def test_a_task_begins_with_a_run_of_its_message(redis_client, request_, repository):
     run = create_task(request_, repository, "mention-1")
     assert (run.state, run.message_ts) == (TaskRun.State.QUEUED, "100.1")

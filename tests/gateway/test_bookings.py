@@ -196,17 +196,49 @@ def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
 
 
 @pytest.mark.case("G13")
-def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: World) -> None:
-    error = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    headers = {"retry-after": "7", "anthropic-ratelimit-requests-remaining": "0"}
-    world.provider.script = lambda _: json_script(error, 529, **headers)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "status", "error", "headers"),
+    [
+        (
+            "/slack_app/v1/messages",
+            messages_body,
+            529,
+            b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
+            {
+                "request-id": "req_011CSHoEeqs5C35K2UUqR7Fy",
+                "retry-after": "7",
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-11-23T08:00:07Z",
+            },
+        ),
+        (
+            CHAT,
+            chat_body,
+            429,
+            b'{"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}',
+            {
+                "x-request-id": "req_9c3f",
+                "retry-after-ms": "1500",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1.5s",
+            },
+        ),
+        (CHAT, chat_body, 500, b"<html>oops</html>", {"content-type": "text/html"}),
+    ],
+    ids=["anthropic", "openai", "not JSON"],
+)
+def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(
+    world: World, path, body, status, error, headers, stream
+) -> None:
+    world.provider.script = lambda _: json_script(error, status, **headers)
     project = world.tollgate.project(credits=100)
-    answer = world.post(world.tollgate.token(project))
-    assert (answer.status_code, answer.content) == (529, error)
+    answer = world.post(world.tollgate.token(project), path, body(stream=stream))
+    assert (answer.status_code, answer.content) == (status, error)
     assert headers.items() <= dict(answer.headers).items()
     [event] = world.booked(project)
     assert event["properties"]["$ai_is_error"] is True
-    assert event["properties"]["$ai_http_status"] == 529
+    assert event["properties"]["$ai_http_status"] == status
     assert event["properties"]["$ai_billable"] is True
     assert event["properties"]["$ai_total_cost_usd"] == "0"
     assert world.settled(project)["held"] == 0

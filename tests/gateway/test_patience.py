@@ -59,6 +59,7 @@ def test_a_call_whose_answer_never_begins_is_booked_at_its_bound(impatient: Worl
     assert impatient.settled(project)["held"] == 0
 
 
+@pytest.mark.case("G13")
 def test_a_stalled_stream_is_broken_off_and_booked_as_far_as_it_came(impatient: World) -> None:
     release = threading.Event()
     impatient.provider.script = lambda _: Script(

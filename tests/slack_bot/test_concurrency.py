@@ -175,8 +175,8 @@ def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
 
 
 @pytest.fixture
-def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
-    """The address of a web process with two workers on the test's database."""
+def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
+    """The address of a web process with four workers on the test's database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     database = connection.settings_dict
@@ -188,7 +188,7 @@ def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
             else f"postgres://postgres@127.0.0.1:{database['PORT']}/{database['NAME']}"
         ),
     }
-    argv = [sys.executable, "-m", *WEB, "--workers", "2", "--host", "127.0.0.1"]
+    argv = [sys.executable, "-m", *WEB, "--workers", "4", "--host", "127.0.0.1"]
     argv += ["--port", str(port)]
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(
@@ -204,14 +204,15 @@ def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.case("S15")
 @pytest.mark.slow
-def test_twenty_concurrent_copies_on_two_workers_start_one_workflow(
-    two_workers, workspace, slack, temporal, ts
+def test_twenty_concurrent_copies_on_four_workers_start_one_workflow(
+    four_workers, workspace, slack, temporal, ts
 ):
     request = slack.signed("/slack/events/", captured("mention", ts=ts))
 
     def deliver(_number: int) -> int:
-        sent = Request(two_workers + request.path, request.body, request.headers)
+        sent = Request(four_workers + request.path, request.body, request.headers)
         for _ in range(REDELIVERIES):
             try:
                 with urlopen(sent, timeout=30) as response:

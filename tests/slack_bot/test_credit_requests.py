@@ -14,8 +14,7 @@ from billing.models import AuditEntry, CreditGrant
 from projects.models import SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import FORM, at_once, workflow_of
-from tests.slack_bot.test_changes import edit
-from tests.slack_bot.test_concurrency import copies_at_once
+from tests.slack_bot.test_changes import delete, edit
 from workflows import denials, tasks
 from workflows.credit_requests import asking, deciding, forms, resuming
 from workflows.erasure import erase
@@ -371,15 +370,31 @@ def test_a_request_is_approved_once(desk, message, workspace, again):
 
 @pytest.mark.case("U5")
 @pytest.mark.django_db(transaction=True)
-def test_clicks_at_once_are_one_grant_and_one_run(webhook, desk, message, temporal):
+def test_clicks_of_two_people_at_once_are_one_grant_and_one_run(
+    webhook, desk, message, workspace, temporal
+):
+    other = staff_user("olivia", "add_creditgrant")
+    CreditApprover.objects.create(workspace=workspace, slack_user_id="U1", user=other)
     desk.ask()
     [asked] = webhook.slack.bot_messages("C2")
-    button = asked["blocks"][-1]["elements"][0] | {"block_id": "b"}
-    payload = desk.interactions.block_actions(asked, "C2", "U2", button)
-    assert set(copies_at_once(webhook, {"payload": payload}, copies=6, path=PATH)) == {200}
+    clicks = [desk.payload(asked, "C2", user, forms.APPROVE_FOR_TASK) for user in ("U1", "U2")]
+    signed = [webhook.slack.signed(PATH, {"payload": each}, content_type=FORM) for each in clicks]
+    assert set(at_once(signed * 3)) == {200}
     assert CreditGrant.objects.count() == 1
     assert has_started(message)
     assert len(webhook.slack.bot_messages("C1", message["ts"])) == 1
+
+
+@pytest.mark.case("U5")
+def test_the_approval_of_a_deleted_mention_grants_nothing(webhook, desk, message, temporal):
+    desk.ask()
+    delete(webhook, message)
+    [asked] = webhook.slack.bot_messages("C2")
+    assert desk.click(asked, "C2", "U2", forms.APPROVE_FOR_TASK).status_code == 200
+    assert not CreditGrant.objects.exists()
+    assert not has_started(message)
+    assert not temporal.has(workflow_of(message))
+    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("No longer needed")
 
 
 @pytest.mark.parametrize("lack", ["link", "permission", "staff", "active"])

@@ -85,6 +85,26 @@ def test_a_user_over_their_cap_is_refused_and_their_colleague_is_not(webhook, wo
     assert Mention.objects.filter(state="started").count() == 1
 
 
+@pytest.mark.case("U9")
+def test_the_same_id_in_two_workspaces_of_a_project_is_two_people(
+    webhook, workspace, task, temporal
+):
+    organization = workspace.project.organization
+    sister = SlackWorkspace.objects.create(
+        project=workspace.project, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-sister"
+    )
+    set_cap(organization, AI_CREDITS, "user", 0, subject=workspace.distinct_id("U1"))
+    for case, fields in (("reply_in_a_thread", {"thread_ts": task.thread_ts}), ("mention", {})):
+        payload = captured(case, team="T2", **fields)
+        payload |= {"team_id": "T2"}
+        payload["authorizations"][0]["team_id"] = "T2"
+        assert webhook.deliver(payload).status_code == 200
+    assert not FollowUp.objects.exists()
+    assert Mention.objects.get(workspace=sister).state == "started"
+    webhook.mention()
+    assert Mention.objects.latest("received_at").outcome == "out of credits: user_cap_reached"
+
+
 @pytest.mark.case("Q8")
 def test_a_block_set_by_hand_refuses_the_next_mention_and_its_removal_lets_the_one_after_in(
     webhook, workspace, temporal, redis_client
@@ -414,6 +434,7 @@ def test_without_temporal_a_mention_is_kept_and_started_later_once(
     assert temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S16")
 def test_a_mention_kept_without_temporal_is_started_by_its_redelivery(
     webhook, workspace, no_temporal, temporal_address, settings, monkeypatch, request
 ):

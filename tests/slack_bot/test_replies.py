@@ -14,7 +14,7 @@ from tests.slack_bot.conftest import captured, workflow_of
 from workflows import client, closing, tasks
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 
 @pytest.fixture
@@ -112,6 +112,52 @@ def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile
     )
     assert not follow_ups.forward(mention, task)
     assert not FollowUp.objects.exists()
+
+
+# --- Not written by the owner --------------------------------------------------------------------
+@pytest.mark.case("S22")
+@pytest.mark.parametrize("kind", ["app_mention", "message"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"bot_id": "B9"},
+        {"bot_profile": {"id": "B9", "name": "another"}},
+        {"app_id": "A9"},
+        {"subtype": "bot_message"},
+        {"user": "USLACKBOT"},
+        {"user": "UBOT"},
+    ],
+)
+def test_a_hundred_posts_of_bots_in_the_thread_have_no_effects(webhook, task, temporal, kind, mark):
+    before = Mention.objects.count()
+    message = webhook.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
+    for number in range(100):
+        post = message | mark | {"ts": f"{int(float(task.thread_ts)) + 1}.{number:06}"}
+        assert webhook.deliver(webhook.slack.event(post, kind)).status_code == 200
+    assert Mention.objects.count() == before
+    assert not FollowUp.objects.exists()
+    assert not ThreadReply.objects.exists()
+    assert not Notice.objects.exists()
+    assert temporal.signals(task.workflow_id) == []
+    assert webhook.slack.calls() == []
+
+
+@pytest.mark.case("S23")
+def test_edits_deletions_and_joins_in_the_thread_signal_nothing(webhook, task, temporal):
+    reply = webhook.reply("and the tests?", task.thread_ts)
+    edited = reply | {"type": "message", "text": "<@UBOT> and the docs?"}
+    for payload in (
+        captured("message_edited", message=edited),
+        captured("mention_fired_by_an_edit", ts=reply["ts"], thread_ts=task.thread_ts),
+        captured("message_deleted", deleted_ts=reply["ts"]),
+        captured("channel_joined", thread_ts=task.thread_ts),
+        captured("member_joined_channel"),
+    ):
+        assert webhook.deliver(payload).status_code == 200
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+    assert FollowUp.objects.get().text == "and the tests?"
+    assert Mention.objects.count() == 1
+    assert webhook.slack.calls() == []
 
 
 # --- Before the task exists ----------------------------------------------------------------------

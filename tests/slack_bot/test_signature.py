@@ -67,10 +67,13 @@ def test_without_the_right_secret_nothing_is_signed(secrets):
 
 
 # --- At the webhook ------------------------------------------------------------------------------
-def post(client, slack, payload=None, **headers):
-    request = slack.signed("/slack/events/", captured("mention") if payload is None else payload)
+PATHS = ["events", "interactivity", "commands"]
+
+
+def post(client, slack, payload=None, path="events", **headers):
+    request = slack.signed(f"/slack/{path}/", captured("mention") if payload is None else payload)
     return client.post(
-        "/slack/events/",
+        request.path,
         request.body,
         content_type="application/json",
         headers={name: value for name, value in (request.headers | headers).items() if value},
@@ -82,7 +85,9 @@ def post(client, slack, payload=None, **headers):
     "timestamp", ["abc", "", "1.5", "9" * 5000, "-1", "0", "²", "12e4", "0x5B47", "null"]
 )
 def test_a_strange_timestamp_is_refused(client, slack, timestamp):
-    assert post(client, slack, **{"X-Slack-Request-Timestamp": timestamp}).status_code == 401
+    for path in PATHS:
+        answer = post(client, slack, path=path, **{"X-Slack-Request-Timestamp": timestamp})
+        assert answer.status_code == 401
 
 
 @pytest.mark.case("S4")
@@ -90,17 +95,19 @@ def test_a_strange_timestamp_is_refused(client, slack, timestamp):
     "signature", ["", "v0=", "v1=" + "a" * 64, "v0=äöü", "a" * 100_000, "v0=" + "0" * 64]
 )
 def test_a_strange_signature_is_refused(client, slack, signature):
-    assert post(client, slack, **{"X-Slack-Signature": signature}).status_code == 401
+    for path in PATHS:
+        answer = post(client, slack, path=path, **{"X-Slack-Signature": signature})
+        assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.parametrize("path", PATHS)
 def test_every_endpoint_refuses_unsigned_requests(client, path):
     response = client.post(f"/slack/{path}/", b"{}", content_type="application/json")
     assert response.status_code == 401
 
 
 @pytest.mark.case("S6")
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.parametrize("path", PATHS)
 def test_without_a_configured_secret_everything_is_refused(client, slack, settings, path):
     settings.SLACK_SIGNING_SECRETS = []
     for secret in (SIGNING_SECRET, "x"):
@@ -112,8 +119,10 @@ def test_without_a_configured_secret_everything_is_refused(client, slack, settin
 
 
 @pytest.mark.case("S5")
-def test_a_signed_body_that_is_not_utf8_is_refused_without_an_error(client, slack):
-    assert post(client, slack, b"\xff\xfe{}").status_code == 401
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [b"\xff\xfe{}", b'{"text":"\xe4"}', b"payload=\xff", b"\x80"])
+def test_a_signed_body_that_is_not_utf8_is_refused_without_an_error(client, slack, body, path):
+    assert post(client, slack, body, path).status_code == 401
 
 
 @pytest.mark.case("S3")
@@ -136,7 +145,7 @@ def test_an_enormous_content_length_is_too_large_without_an_error(client, slack)
     assert response.status_code == 413
 
 
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.parametrize("path", PATHS)
 def test_only_the_method_post_is_allowed(client, path):
     assert client.get(f"/slack/{path}/").status_code == 405
 

@@ -53,6 +53,7 @@ def test_a_follow_up_signalled_twice_is_answered_once(shop: World):
     assert len(shop.said(mention.ts)) == 3
 
 
+@pytest.mark.case("W8")
 def test_follow_ups_sent_while_the_agent_works_are_answered_one_after_the_other(shop: World):
     mention = shop.handle()
     replies = [shop.reply(mention, f"question {number}") for number in range(3)]

@@ -1,8 +1,11 @@
 """Mentions on a real Temporal server, up to their answer or refusal."""
 
+from functools import partial
+
 import pytest
 
 from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.repositories.bounds import BOUNDS
 from projects.models import OAuthAccessToken
@@ -11,8 +14,11 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
+from tests.workflows.temporal import wait_for_close
+from tests.workflows.threads import at_once
 from tests.workflows.world import World
 from workflows import client, denials, wording
+from workflows.intake import mentions
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -133,6 +139,31 @@ def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     assert shop.slack.calls("conversations.replies")
 
 
+@pytest.mark.case("W3")
+def test_a_mention_is_denied_once_though_webhook_and_workflow_both_gate(shop: World):
+    mention = shop.mention()
+    shop.limit()
+    shop.slack.drop_answer_next("chat.postMessage")
+    as_by_the_sweep = Mention.objects.get(pk=mention.pk)
+    at_once(partial(mentions.admit, mention), partial(client.start_mention, as_by_the_sweep))
+    wait_for_close(as_by_the_sweep.workflow_id)
+    shop.wait_for_end(mention, Mention.State.REFUSED)
+    shop.send_all()
+    assert len(shop.said(mention.ts)) == 1
+    assert len(shop.notices(Notice.Kind.DENIAL)) == 1
+    assert not CodingTask.objects.exists()
+
+
+@pytest.mark.case("Q13")
+def test_a_wiped_redis_admits_nobody_over_the_limit(shop: World):
+    set_limit(shop.project.organization, AI_CREDITS, 0)
+    shop.redis.flushall()
+    mention = shop.handle("please help")
+    assert mention.outcome == "out of credits: limit_reached"
+    assert shop.gateway.requests() == []
+    assert not CodingTask.objects.exists()
+
+
 @pytest.mark.case("W4")
 def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: World):
     shop.limit()
@@ -191,6 +222,26 @@ def test_a_guest_is_told_that_guests_have_no_access_and_nothing_is_made(shop: Wo
     assert "full members" in shop.said(mention.ts)[0]
     assert not CodingTask.objects.exists()
     assert shop.gateway.requests() == []
+
+
+@pytest.mark.case("S31")
+def test_somebody_who_is_no_member_is_told_once_how_to_get_access(shop: World):
+    shop.workspace.access = shop.workspace.Access.MEMBERS
+    shop.workspace.save()
+    mention = shop.handle(user="U2")
+    assert (mention.state, mention.outcome) == (Mention.State.REFUSED, "no access: not_a_member")
+    [said] = shop.said(mention.ts)
+    assert "administrators" in said
+    assert not CodingTask.objects.exists()
+    assert shop.gateway.requests() == []
+
+
+@pytest.mark.case("S31")
+def test_access_is_checked_after_the_quota(shop: World):
+    shop.limit()
+    mention = shop.handle(user="U3")
+    assert "AI credits" in shop.said(mention.ts)[0]
+    assert shop.slack.calls("users.info") == []
 
 
 def test_somebody_slack_does_not_know_has_no_access(shop: World):

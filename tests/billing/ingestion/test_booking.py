@@ -505,9 +505,14 @@ class TestLateEvents:
 
     @pytest.mark.case("C8")
     def test_an_event_thirty_five_days_late_is_accepted(self, project):
+        set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         old = timezone.now() - timedelta(days=35)
 
         assert statuses(usage_event(project, at=old)) == ["accepted"]
+
+        late = UsageEvent.objects.get()
+        assert (late.kind, late.occurred_at, late.credits_micro) == ("late", old, 12 * CREDIT)
+        assert not published(project.organization).limited
 
 
 def test_a_result_has_the_version_of_its_account_if_it_has_one(project):

@@ -234,6 +234,7 @@ def fields() -> bytes:
     return b",".join(b'"%d":1' % number for number in range(990_000))
 
 
+@pytest.mark.case("G17")
 @pytest.mark.parametrize(
     "rest",
     [

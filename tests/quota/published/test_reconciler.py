@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 
@@ -30,6 +31,7 @@ from quota.published.reconciler import Reconciler
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS, RESOURCES
 from tests.conftest import wait_until
 from tests.quota.world import LIMITS, SUSPENDED, Accounts, run_commit_hooks
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.django_db
 
@@ -485,6 +487,55 @@ def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, r
 
 
 # --- outages and signals -------------------------------------------------------------------------
+@pytest.fixture
+def running() -> Iterator[Reconciler]:
+    """A reconciler that works on a thread, as its process does."""
+    reconciler, stop = Reconciler(), threading.Event()
+    thread = threading.Thread(target=reconciler.run, args=[stop])
+    thread.start()
+    yield reconciler
+    stop.set()
+    thread.join(60)
+
+
+@pytest.mark.case("Q13")
+@pytest.mark.django_db(transaction=True)
+def test_a_wiped_set_is_restored_within_five_seconds(accounts, project, redis_client, running):
+    accounts.limit()
+    wait_until(marker.current, what="the marker")
+    redis_client.flushall()
+    with Stopwatch() as waited:
+        wait_until(lambda: contents(redis_client) and marker.current(), what="the repair")
+    assert contents(redis_client).keys() == {project.api_token}
+    assert waited.seconds < 5
+
+
+@pytest.mark.case("Q13")
+@pytest.mark.django_db(transaction=True)
+def test_an_old_snapshot_is_corrected_within_five_seconds(
+    accounts, project, stranger, own_redis, tmp_path, running
+):
+    their_accounts = Accounts(stranger.organization, version=10)
+    their_accounts.limit()
+    wait_until(lambda: contents(own_redis.client) and marker.current(), what="the first state")
+    own_redis.stop()
+    shutil.copytree(tmp_path / "data", tmp_path / "snapshot")
+    own_redis.start()
+    wait_until(marker.current, what="the marker")
+    accounts.limit()
+    their_accounts.allow()
+    wait_until(lambda: set(contents(own_redis.client)) == {project.api_token}, what="the change")
+    own_redis.stop()
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "data")
+    own_redis.start()
+    with Stopwatch() as waited:
+        wait_until(
+            lambda: set(contents(own_redis.client)) == {project.api_token}, what="the correction"
+        )
+    assert waited.seconds < 5
+
+
 @pytest.mark.django_db(transaction=True)
 def test_it_survives_a_dead_redis_and_a_failing_database(accounts, project, own_redis, monkeypatch):
     accounts.limit()
