@@ -113,6 +113,18 @@ def test_the_same_event_again_is_a_duplicate_and_counts_once(project):
     assert used(project.organization) == 12 * CREDIT
 
 
+@pytest.mark.case("C7")
+def test_an_event_that_is_delivered_again_after_years_is_a_duplicate(project, monkeypatch):
+    event = usage_event(project)
+    book(event)
+    years_later = timezone.now() + timedelta(days=1000)
+    monkeypatch.setattr(timezone, "now", lambda: years_later)
+
+    assert statuses(event) == ["duplicate"]
+    assert statuses(event | {"distinct_id": "another"}) == ["conflict"]
+    assert UsageEvent.objects.count() == 1
+
+
 def test_events_after_a_duplicate_are_booked(project):
     event, later = usage_event(project), usage_event(project)
     book(event)
