@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from devstack.servers import Program, redis_server, temporal_server
 from projects import credential_cache
 from quota.published import redis_client as quota_redis
+from tests import behaviours
 from tests import settings as suite
 from tests.compiled_together import compile_together
 from tests.database_cleanup import use_fast_cleanup
@@ -52,6 +53,19 @@ LONGEST = [
 DAY = 24 * 3600
 END_OF_DAY = 10
 """Seconds; hardly any test takes longer."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the number of each case as a marker, so that `-m S17` runs its tests."""
+    for case, behaviour in behaviours.cases().items():
+        config.addinivalue_line("markers", f"{case}: {behaviour}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with its cases. A number that the document doesn't have is an error."""
+    for mark in item.iter_markers("case"):
+        for case in mark.args:
+            item.add_marker(case)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,8 @@ activities for quick work on our own stores, ordinary ones for everything else. 
 retry policy is stated below.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +17,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    FailureError,
     RetryState,
     TimeoutType,
     is_cancelled_exception,
@@ -206,13 +209,20 @@ class PerformsRuns:
             collected = await self._collect(run, self._uncollected, attempts)
             if collected.notice_id or collected.paused:
                 return RunAnswer(collected.notice_id, answered=False)
-        return await workflow.execute_activity_method(
+        publishing = workflow.start_activity_method(
             AgentActivities.publish_run,
             run,
             start_to_close_timeout=PREPARE_ATTEMPT,
             heartbeat_timeout=AGENT_HEARTBEAT,
             retry_policy=work_retry(LAST_PUBLISHING),
         )
+        try:
+            return await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            # The answer says what became of the change, so it is not posted before that is known.
+            with contextlib.suppress(FailureError):
+                await publishing
+            raise
 
     async def _prepare_and_run_turn(
         self, patience: Patience, run: RunRef, attempts: int

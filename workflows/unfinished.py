@@ -10,10 +10,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from temporalio.client import WorkflowExecutionStatus
 
-from coding_tasks import threads
+from coding_tasks import agent_runs, threads
 from coding_tasks.models import CodingTask, TaskRun
 from workflows import closing, notices, wording
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import message_of
 
 _ENDS = {
@@ -35,7 +35,8 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     """End the mention and the task of a workflow; return the notice that says so.
 
     If the only thing left to say is an answer that was not posted yet, the notice is that answer.
-    It is None if the work was stopped, because the stop has told the thread.
+    It is None if the work was stopped, because the stop has told the thread. An answer that was
+    stored before the stop is posted all the same.
     """
     was_stopped = (
         mention.state == Mention.State.STOPPED
@@ -43,7 +44,7 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
             workflow_id=workflow_id, state=CodingTask.State.STOPPED
         ).exists()
     )
-    answered = [] if was_stopped else _owed_answers(mention, workflow_id)
+    answered = _owed_answers(mention, workflow_id)
     if any(run.message_ts == mention.ts for run in answered):
         state = Mention.State.ANSWERED
     closing.close(mention.pk, state, outcome)
@@ -52,8 +53,13 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
         state=FollowUp.State.DROPPED, outcome=outcome[:200]
     )
     if was_stopped:
-        return None
+        for run in filter(agent_runs.is_left_unpublished, answered):
+            agent_runs.note(run, wording.not_pushed_after_a_stop())
     answers = [notices.claim_answer(run, message_of(run)) for run in answered]
+    if was_stopped:
+        for answer in answers:
+            notices.send_soon(answer)
+        return None
     abandoned = TaskRun.objects.filter(task__workflow_id=workflow_id, error=threads.ABANDONED)
     given_back = notices.given_back_sentences(abandoned)
     if answers and not dropped and not given_back:
@@ -69,9 +75,10 @@ def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
 
     These are the runs without a notice, and the run of an open mention even if it has one.
     """
-    answered = TaskRun.objects.filter(
+    succeeded = TaskRun.objects.filter(
         task__workflow_id=workflow_id, state=TaskRun.State.SUCCEEDED
     ).select_related("task")
+    answered = succeeded.exclude(answer=ERASED)
     runs = {notices.answer_key(run): run for run in answered.order_by("created_at")}
     said = set(Notice.objects.filter(key__in=runs).values_list("key", flat=True))
     is_open = mention.state in Mention.OPEN

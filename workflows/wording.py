@@ -517,6 +517,11 @@ def not_pushed_by_our_fault() -> str:
     return "Not pushed, because something went wrong here. The change is kept."
 
 
+def not_pushed_after_a_stop() -> str:
+    """Say that the change was not pushed because the work was stopped."""
+    return "Not pushed. The work was stopped first."
+
+
 def given_back(credits: str) -> str:
     """Say how many credits were given back. `credits` is the number, as people read it."""
     return f"This used {escape(credits)} credits, which were given back."

@@ -1,7 +1,7 @@
 """Block Kit's limits: what Slack refuses as `invalid_blocks`, and why.
 
 Source: https://docs.slack.dev/reference/block-kit/. Only what our app can send in a message or a
-view is known here; any other block or element is refused.
+view is known here; any other block, element or field is refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,32 @@ _MOST_CONTEXT = 10
 _MOST_FIELDS = 10
 _MOST_ACTIONS = 25
 _MARKDOWN = 12_000
+_TEXT = 40_000
 _STYLES = {"primary", "danger"}
+_FIELDS = {
+    "section": {"block_id", "text", "fields", "accessory", "expand"},
+    "header": {"block_id", "text"},
+    "context": {"block_id", "elements"},
+    "actions": {"block_id", "elements"},
+    "divider": {"block_id"},
+    "image": {"block_id", "image_url", "alt_text", "title"},
+    "markdown": {"block_id", "text"},
+    "input": {"block_id", "label", "element", "hint", "optional", "dispatch_action"},
+    "plain_text": {"text", "emoji"},
+    "mrkdwn": {"text", "verbatim"},
+    "button": {"action_id", "text", "value", "url", "style", "confirm", "accessibility_label"},
+    "overflow": {"action_id", "options", "confirm"},
+    "static_select": {"action_id", "options", "initial_option", "placeholder", "confirm"},
+    "external_select": {
+        *("action_id", "initial_option", "min_query_length", "placeholder", "confirm"),
+    },
+    "plain_text_input": {
+        *("action_id", "initial_value", "multiline", "min_length", "max_length", "placeholder"),
+    },
+    "confirm": {"title", "text", "confirm", "deny", "style"},
+    "option": {"text", "value", "description", "url"},
+}
+"""The fields of each block, element and object, besides its type."""
 
 Violations = Iterator[str]
 
@@ -31,9 +56,19 @@ def violations(
     return found
 
 
-def option_violations(options: Any) -> list[str]:
-    """Return what is wrong with the options that an app offers for an external select."""
-    return list(_options(options, "options"))
+def answer_violations(answer: dict[str, Any]) -> list[str]:
+    """Return what is wrong with what an app answers to a command, a search or a click."""
+    found = violations(answer.get("blocks") or [])
+    if "options" in answer:
+        found += _options(answer["options"], "options")
+    if len(answer.get("text", "")) > _TEXT:
+        found.append(f"text: more than {_TEXT} characters")
+    return found
+
+
+def text_violations(value: Any, path: str, most: int) -> list[str]:
+    """Return what is wrong with a plain text, such as the title of a view."""
+    return list(_plain(value, path, most))
 
 
 def _blocks(blocks: list[Any], most: int, section: int) -> Violations:
@@ -50,6 +85,7 @@ def _blocks(blocks: list[Any], most: int, section: int) -> Violations:
         if _type(block) not in _KINDS:
             yield f"{path}: an unknown type"
             continue
+        yield from _unknown_fields(block, path, _type(block))
         if "block_id" in block:
             yield from _string(block["block_id"], f"{path}.block_id", _BLOCK_ID)
         if _type(block) == "section":
@@ -60,6 +96,11 @@ def _blocks(blocks: list[Any], most: int, section: int) -> Violations:
 
 def _is_named(block: Any) -> bool:
     return isinstance(block, dict) and isinstance(block.get("block_id"), str)
+
+
+def _unknown_fields(value: dict[str, Any], path: str, kind: str) -> Violations:
+    for name in sorted(value.keys() - _FIELDS[kind] - {"type"}):
+        yield f"{path}.{name}: an unknown field"
 
 
 def _type(value: Any) -> str:
@@ -91,8 +132,7 @@ def _context(block: dict[str, Any], path: str) -> Violations:
 
 def _actions(block: dict[str, Any], path: str) -> Violations:
     yield from _several(block.get("elements"), f"{path}.elements", _MOST_ACTIONS, _element)
-    elements = block.get("elements")
-    listed = elements if isinstance(elements, list) else []
+    listed = _listed(block.get("elements"))
     ids = [one["action_id"] for one in listed if isinstance(one, dict) and one.get("action_id")]
     if len(ids) != len(set(map(str, ids))):
         yield f"{path}: an action_id is used twice"
@@ -105,6 +145,8 @@ def _divider(_block: dict[str, Any], _path: str) -> Violations:
 def _image(block: dict[str, Any], path: str) -> Violations:
     yield from _string(block.get("image_url"), f"{path}.image_url", _URL)
     yield from _string(block.get("alt_text"), f"{path}.alt_text", 2000)
+    if "title" in block:
+        yield from _plain(block["title"], f"{path}.title", 2000)
 
 
 def _markdown(block: dict[str, Any], path: str) -> Violations:
@@ -113,6 +155,8 @@ def _markdown(block: dict[str, Any], path: str) -> Violations:
 
 def _input(block: dict[str, Any], path: str) -> Violations:
     yield from _plain(block.get("label"), f"{path}.label", 2000)
+    if "hint" in block:
+        yield from _plain(block["hint"], f"{path}.hint", 2000)
     element = block.get("element")
     kind = _type(element)
     if kind not in ("plain_text_input", "static_select", "external_select"):
@@ -124,12 +168,18 @@ def _input(block: dict[str, Any], path: str) -> Violations:
 
 
 def _plain_text_input(element: Any, path: str) -> Violations:
+    yield from _unknown_fields(element, path, "plain_text_input")
     if "action_id" in element:
         yield from _string(element["action_id"], f"{path}.action_id", _ACTION_ID)
     if "placeholder" in element:
         yield from _plain(element["placeholder"], f"{path}.placeholder", 150)
-    if not 1 <= element.get("max_length", 1) <= 3000:
+    least, most = element.get("min_length", 0), element.get("max_length", 3000)
+    if not 1 <= most <= 3000:
         yield f"{path}.max_length: not from 1 to 3000"
+    if not 0 <= least <= most:
+        yield f"{path}.min_length: not from 0 to {most}"
+    if len(element.get("initial_value", "")) > most:
+        yield f"{path}.initial_value: more than {most} characters"
 
 
 _KINDS: dict[str, Callable[[dict[str, Any], str], Violations]] = {
@@ -152,6 +202,7 @@ def _element(element: Any, path: str) -> Violations:
     if kind not in ("button", "static_select", "external_select", "overflow"):
         yield f"{path}: an unknown element"
         return
+    yield from _unknown_fields(element, path, kind)
     if "action_id" in element:
         yield from _string(element["action_id"], f"{path}.action_id", _ACTION_ID)
     if "confirm" in element:
@@ -165,6 +216,10 @@ def _element(element: Any, path: str) -> Violations:
             yield from _plain(element["placeholder"], f"{path}.placeholder", 150)
         if kind == "static_select":
             yield from _options(element.get("options"), f"{path}.options")
+            if element.get("initial_option") not in (None, *_listed(element.get("options"))):
+                yield f"{path}.initial_option: none of the options"
+        elif not element.get("min_query_length", 3) >= 0:
+            yield f"{path}.min_query_length: negative"
 
 
 def _button(element: dict[str, Any], path: str) -> Violations:
@@ -173,7 +228,13 @@ def _button(element: dict[str, Any], path: str) -> Violations:
         yield from _string(element["value"], f"{path}.value", 2000)
     if "url" in element:
         yield from _string(element["url"], f"{path}.url", _URL)
-    if "style" in element and element["style"] not in _STYLES:
+    if "accessibility_label" in element:
+        yield from _string(element["accessibility_label"], f"{path}.accessibility_label", 75)
+    yield from _style(element, path)
+
+
+def _style(value: dict[str, Any], path: str) -> Violations:
+    if "style" in value and value["style"] not in _STYLES:
         yield f"{path}.style: neither primary nor danger"
 
 
@@ -181,6 +242,8 @@ def _confirm(confirm: Any, path: str) -> Violations:
     if not isinstance(confirm, dict):
         yield f"{path}: not an object"
         return
+    yield from _unknown_fields(confirm, path, "confirm")
+    yield from _style(confirm, path)
     for name, most in (("title", 100), ("confirm", 30), ("deny", 30)):
         yield from _plain(confirm.get(name), f"{path}.{name}", most)
     yield from _text(confirm.get("text"), f"{path}.text", 300)
@@ -191,12 +254,21 @@ def _options(options: Any, path: str, most: int = MOST_OPTIONS) -> Violations:
         if not isinstance(value, dict):
             yield f"{at}: not an object"
             return
-        yield from _text(value.get("text"), f"{at}.text", 75)
+        yield from _unknown_fields(value, at, "option")
+        yield from _plain(value.get("text"), f"{at}.text", 75)
         yield from _string(value.get("value"), f"{at}.value", 150)
+        if "description" in value:
+            yield from _plain(value["description"], f"{at}.description", 75)
+        if "url" in value:  # only the options of an overflow menu have one
+            yield from _string(value["url"], f"{at}.url", _URL)
 
     if options == [] and path == "options":  # no result of a search
         return
     yield from _several(options, path, most, option)
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []
 
 
 def _several(
@@ -213,6 +285,7 @@ def _text(value: Any, path: str, most: int) -> Violations:
     if _type(value) not in ("plain_text", "mrkdwn"):
         yield f"{path}: not a text object"
         return
+    yield from _unknown_fields(value, path, _type(value))
     yield from _string(value.get("text"), f"{path}.text", most)
 
 
@@ -220,6 +293,7 @@ def _plain(value: Any, path: str, most: int) -> Violations:
     if _type(value) != "plain_text":
         yield f"{path}: not plain_text"
         return
+    yield from _unknown_fields(value, path, "plain_text")
     yield from _string(value.get("text"), f"{path}.text", most)
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Any
 from urllib.parse import urlencode
 
-from devstack.demo_slack.block_kit import option_violations
+from devstack.demo_slack.block_kit import answer_violations
 from devstack.demo_slack.events import Answer, Events, SignedRequest, sign
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.modals import Modals
@@ -172,8 +172,6 @@ class Interactions:
         answer = await self.events.send(self.signed_payload(payload))
         parsed = _parsed(answer)
         if "options" in parsed:
-            if found := option_violations(parsed["options"]):
-                raise LookupError(f"it gave wrong options: {found[0]}")
             return list(parsed["options"])
         groups = parsed.get("option_groups", [])
         return [option for group in groups for option in group["options"]]
@@ -211,7 +209,7 @@ class Interactions:
     def respond(self, key: str, body: Json) -> bool:
         """Do what the app posted to a `response_url`; return whether that was still valid."""
         place = self.response_urls.use(key)
-        if place is None:
+        if place is None or answer_violations(body):
             return False
         if body.get("delete_original") and place.ts:
             self.workspace.delete_message(place.channel, place.ts)
@@ -248,4 +246,8 @@ def _parsed(answer: Answer) -> Json:
         parsed: Any = json.loads(answer.body)
     except ValueError:
         return {"text": answer.body.decode("utf-8", "replace")} if answer.body.strip() else {}
-    return parsed if isinstance(parsed, dict) else {}
+    if not isinstance(parsed, dict):
+        return {}
+    if found := answer_violations(parsed):
+        raise LookupError(f"the app gave a wrong answer: {found[0]}")
+    return parsed

@@ -5,16 +5,22 @@ https://docs.slack.dev/reference/methods/views.open and
 https://docs.slack.dev/reference/methods/views.publish.
 """
 
+import json
 import time
 import uuid
+from collections.abc import Iterator
 
 from devstack.demo_slack.api_call import ApiCall, SlackError
-from devstack.demo_slack.block_kit import violations
+from devstack.demo_slack.block_kit import text_violations, violations
 from devstack.demo_slack.workspace import Json
 
 TRIGGER_SECONDS = 3
 _LONGEST_TITLE = 24
 _MOST_BLOCKS = 100
+_LARGEST_VIEW = 250_000
+_LONGEST = {"callback_id": 255, "external_id": 255, "private_metadata": 3000}
+_OF_ANY_VIEW = {"type", "blocks", *_LONGEST}
+_OF_A_MODAL = {"title", "submit", "close", "clear_on_close", "notify_on_close", "submit_disabled"}
 
 
 class Modals:
@@ -46,6 +52,8 @@ class Modals:
         if time.monotonic() - clicked > TRIGGER_SECONDS:
             raise SlackError("expired_trigger_id")
         view = call.structured("view", dict, "invalid_arguments") or {}
+        if view.get("type") != "modal":
+            raise SlackError("invalid_arguments", ["view.type: not modal"])
         _check(view)
         self._open[user] = _shown(call, view)
         self.version += 1
@@ -59,7 +67,7 @@ class Modals:
         view = call.structured("view", dict, "invalid_arguments") or {}
         if view.get("type") != "home":
             raise SlackError("invalid_arguments", ["view.type: not home"])
-        _check_blocks(view)
+        _check(view)
         self._homes[user["id"]] = _shown(call, view)
         self.version += 1
         return {"view": self._homes[user["id"]]}
@@ -93,18 +101,29 @@ def _shown(call: ApiCall, view: Json) -> Json:
 
 
 def _check(view: Json) -> None:
-    """Refuse what Slack refuses: no title, no blocks, or fields without a button to submit them."""
-    title = (view.get("title") or {}).get("text") or ""
-    if view.get("type") != "modal" or not 0 < len(title) <= _LONGEST_TITLE:
-        raise SlackError("invalid_arguments", ["view: not a modal with a title"])
-    _check_blocks(view)
-    if any(block.get("type") == "input" for block in view["blocks"]) and not view.get("submit"):
-        raise SlackError("invalid_arguments", ["view.submit: missing"])
+    """Refuse what Slack refuses. Source: https://docs.slack.dev/reference/views/."""
+    if len(json.dumps(view)) > _LARGEST_VIEW:
+        raise SlackError("view_too_large", ["view: more than 250 kB"])
+    if found := list(_violations(view)):
+        raise SlackError("invalid_arguments", found)
 
 
-def _check_blocks(view: Json) -> None:
+def _violations(view: Json) -> Iterator[str]:
+    is_modal = view.get("type") == "modal"
+    known = _OF_ANY_VIEW | _OF_A_MODAL if is_modal else _OF_ANY_VIEW
+    for name in sorted(view.keys() - known):
+        yield f"view.{name}: an unknown field"
+    for name, most in _LONGEST.items():
+        if len(str(view.get(name, ""))) > most:
+            yield f"view.{name}: more than {most} characters"
     blocks = view.get("blocks")
     if not isinstance(blocks, list) or not blocks:
-        raise SlackError("invalid_arguments", ["view.blocks: none"])
-    if found := violations(blocks, most=_MOST_BLOCKS, in_view=True):
-        raise SlackError("invalid_arguments", found)
+        yield "view.blocks: none"
+        return
+    yield from violations(blocks, most=_MOST_BLOCKS, in_view=True)
+    if is_modal:
+        has_input = any(block.get("type") == "input" for block in blocks)
+        needed = {"title", "submit"} if has_input else {"title"}
+        for name in ("title", "submit", "close"):
+            if name in needed or name in view:
+                yield from text_violations(view.get(name), f"view.{name}", _LONGEST_TITLE)

@@ -60,6 +60,7 @@ def in_parallel(*works):
         return [future.result(60) for future in [pool.submit(run, work) for work in works]]
 
 
+@pytest.mark.case("C7")
 def test_eight_writers_with_the_same_events_book_each_once(project):
     sibling = create_project(project.organization, "Sibling")
     set_limit(project.organization, AI_CREDITS, 10_000 * CREDIT)

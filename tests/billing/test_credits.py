@@ -23,6 +23,7 @@ from billing.credits import (
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 
 
+@pytest.mark.case("C1", "C3")
 @pytest.mark.parametrize(
     ("cost", "resource", "micro"),
     [
@@ -50,6 +51,7 @@ def test_a_cost_is_read_exactly_as_written(written):
     assert exact_cost(written) == Decimal(written)
 
 
+@pytest.mark.case("C2")
 @pytest.mark.parametrize(
     "written",
     [
@@ -98,6 +100,7 @@ def test_rounding_never_takes_more_than_half_a_micro_credit(one, other):
         assert credits_micro(one, AI_CREDITS) <= credits_micro(other, AI_CREDITS)
 
 
+@pytest.mark.case("C2")
 @pytest.mark.parametrize(
     ("micro", "shown"),
     [

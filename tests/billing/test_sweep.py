@@ -45,6 +45,7 @@ def exhausted(project):
     return project
 
 
+@pytest.mark.case("D11")
 def test_a_new_period_lifts_the_limit_without_any_booking(exhausted, clock):
     end = published(exhausted.organization).resets_at
     clock.set(end)
@@ -81,6 +82,7 @@ def test_a_grant_starts_and_expires_by_the_clock(exhausted, clock):
     assert published(organization).limited
 
 
+@pytest.mark.case("D6")
 def test_a_grace_ends_by_the_clock(project, clock):
     organization = project.organization
     begins = timezone.now().day
@@ -155,10 +157,15 @@ def test_organizations_without_accounts_get_them(db):
     assert published(organization).state == "ok"
 
 
+@pytest.mark.case("D8")
 def test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody(
     exhausted, stranger, monkeypatch, clock
 ):
     set_limit(stranger.organization, AI_CREDITS, 0)
+    blocked = [create_organization(name) for name in ("Blocked", "Blocked too")]
+    for organization in blocked:
+        set_limit(organization, AI_CREDITS, 0)
+        Account.objects.filter(organization=organization).update(published_digest="old")
     broken = account_of(exhausted.organization)
     grant_credits(
         stranger.organization, AI_CREDITS, 1, starts_at=timezone.now() + timedelta(seconds=5)
@@ -178,8 +185,10 @@ def test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody(
     assert published(exhausted.organization).limited
     assert account_of(exhausted.organization).version == broken.version
     assert not published(stranger.organization).limited
+    assert all(published(organization).limited for organization in blocked)
 
 
+@pytest.mark.case("D8")
 def test_a_limit_raised_during_a_sweep_is_kept(exhausted, monkeypatch):
     """The sweep compares without a lock, then reads everything again under the lock."""
     Account.objects.filter(organization=exhausted.organization).update(published_digest="old")
@@ -197,6 +206,7 @@ def test_a_limit_raised_during_a_sweep_is_kept(exhausted, monkeypatch):
     assert (state.limited, state.limit_micro) == (False, 50 * CREDIT)
 
 
+@pytest.mark.case("D8")
 def test_a_block_set_during_a_sweep_is_kept(project, monkeypatch):
     Account.objects.filter(organization=project.organization).update(published_digest="old")
     lock = sweep.lock_accounts
@@ -224,6 +234,7 @@ def test_the_beat_tasks_sweep(exhausted):
 
 
 class TestOrganizations:
+    @pytest.mark.case("Q11")
     def test_an_inactive_organization_is_limited_in_every_bucket(self, project, stranger):
         set_organization_active(project.organization, False, actor="ops")
 

@@ -31,6 +31,7 @@ def limited(redis_client, project):
     redis_client.zadd("@posthog/quota-limits/ai_credits", {project.api_token: until})
 
 
+@pytest.mark.case("W8")
 def test_a_task_begins_with_a_run_of_its_message(redis_client, request_, repository):
     run = create_task(request_, repository, "mention-1")
     assert (run.state, run.message_ts) == (TaskRun.State.QUEUED, "100.1")
@@ -38,6 +39,7 @@ def test_a_task_begins_with_a_run_of_its_message(redis_client, request_, reposit
     assert threads.active_task(request_.workspace, "C1", "100.1") == run.task
 
 
+@pytest.mark.case("W2")
 def test_without_credits_nothing_is_made(limited, request_, repository):
     with pytest.raises(Refused) as refused:
         create_task(request_, repository, "mention-1")
@@ -56,6 +58,7 @@ def test_an_attempt_that_is_repeated_finds_its_task_even_if_the_credits_ended(
     assert CodingTask.objects.count() == 1
 
 
+@pytest.mark.case("W9")
 def test_a_thread_has_one_active_task(redis_client, request_, repository):
     create_task(request_, repository, "mention-1")
     with pytest.raises(ThreadTaken):

@@ -67,6 +67,7 @@ def test_what_makes_a_part_refuse_everything_is_an_error_at_once(
         call_command("check")
 
 
+@pytest.mark.case("S6")
 @pytest.mark.parametrize(
     ("setting", "value", "identifier"),
     [

@@ -45,7 +45,12 @@ class Stack:
         self.running.callback(self.redis.close)
 
     def stop(self) -> None:
-        """Stop the stack as Ctrl-C does. Fail if that takes ten seconds or leaves a process."""
+        """Stop the stack as Ctrl-C does. Fail if that takes ten seconds or leaves a process.
+
+        Fail too if the bot sent blocks or views that Slack refuses.
+        """
+        _, calls = http(f"{self.slack}/_control/calls")
+        assert [call for call in calls if "response_metadata" in call["answer"]] == []
         pids = list(self.children())
         with Stopwatch() as waited:
             self.lines.process.send_signal(signal.SIGINT)

@@ -126,6 +126,7 @@ def broken(_fragile_world: World) -> Iterator[World]:
     wait_until(lambda: works(_fragile_world), what="calls being admitted")
 
 
+@pytest.mark.case("G3")
 @pytest.mark.parametrize("headers", HEADERS)
 @pytest.mark.parametrize("introspection", INTROSPECTION)
 def test_no_billable_call_of_a_limited_project_passes(
@@ -166,6 +167,7 @@ def test_without_redis_no_billable_call_of_a_limited_project_passes(
         assert status in expected(headers, introspection, quota, redis=False)
 
 
+@pytest.mark.case("G16")
 def test_without_redis_billable_calls_wait_and_unmetered_ones_pass(without_redis: World) -> None:
     world = without_redis
     world.tollgate.mend()

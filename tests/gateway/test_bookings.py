@@ -59,6 +59,7 @@ def test_a_call_is_booked_before_the_end_of_its_answer_is_sent(
         assert call.result() == 72_000
 
 
+@pytest.mark.case("G2")
 def test_an_alias_is_the_same_product_in_check_and_event(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project, "slack_app_routing")
@@ -68,6 +69,7 @@ def test_an_alias_is_the_same_product_in_check_and_event(world: World) -> None:
     assert event["properties"]["ai_product"] == "slack_app_routing"
 
 
+@pytest.mark.case("G10")
 def test_billing_fields_of_the_caller_are_ignored(world: World) -> None:
     project, stranger = world.tollgate.project(credits=100), world.tollgate.project(credits=100)
     answer = world.post(
@@ -100,6 +102,7 @@ def test_counting_tokens_and_listing_models_cost_nothing(world: World) -> None:
     assert world.account(project)["spent"] == 0
 
 
+@pytest.mark.case("G4")
 def test_the_unmetered_product_needs_no_hold_and_is_reported_unbilled(world: World) -> None:
     project = world.tollgate.project(credits=0)
     world.tollgate.limit(project)
@@ -145,6 +148,7 @@ def test_a_compaction_and_an_advisor_are_priced_separately(world: World, stream:
     assert Decimal(properties["$ai_total_cost_usd"]) == Decimal("0.007075")
 
 
+@pytest.mark.case("C9")
 def test_cache_reads_and_writes_have_their_own_prices(world: World) -> None:
     usage = messages_usage(
         cache_read_input_tokens=1000,
@@ -191,17 +195,50 @@ def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
     )
 
 
-def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: World) -> None:
-    error = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    headers = {"retry-after": "7", "anthropic-ratelimit-requests-remaining": "0"}
-    world.provider.script = lambda _: json_script(error, 529, **headers)
+@pytest.mark.case("G13")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "status", "error", "headers"),
+    [
+        (
+            "/slack_app/v1/messages",
+            messages_body,
+            529,
+            b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
+            {
+                "request-id": "req_011CSHoEeqs5C35K2UUqR7Fy",
+                "retry-after": "7",
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-11-23T08:00:07Z",
+            },
+        ),
+        (
+            CHAT,
+            chat_body,
+            429,
+            b'{"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}',
+            {
+                "x-request-id": "req_9c3f",
+                "retry-after-ms": "1500",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1.5s",
+            },
+        ),
+        (CHAT, chat_body, 500, b"<html>oops</html>", {"content-type": "text/html"}),
+    ],
+    ids=["anthropic", "openai", "not JSON"],
+)
+def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(
+    world: World, path, body, status, error, headers, stream
+) -> None:
+    world.provider.script = lambda _: json_script(error, status, **headers)
     project = world.tollgate.project(credits=100)
-    answer = world.post(world.tollgate.token(project))
-    assert (answer.status_code, answer.content) == (529, error)
+    answer = world.post(world.tollgate.token(project), path, body(stream=stream))
+    assert (answer.status_code, answer.content) == (status, error)
     assert headers.items() <= dict(answer.headers).items()
     [event] = world.booked(project)
     assert event["properties"]["$ai_is_error"] is True
-    assert event["properties"]["$ai_http_status"] == 529
+    assert event["properties"]["$ai_http_status"] == status
     assert event["properties"]["$ai_billable"] is True
     assert event["properties"]["$ai_total_cost_usd"] == "0"
     assert world.settled(project)["held"] == 0

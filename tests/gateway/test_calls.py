@@ -48,6 +48,7 @@ def test_a_message_passes_unchanged_and_is_booked_once(world: World) -> None:
     assert world.settled(project) == {"spent": 72_000, "held": 0, "pending": 0}
 
 
+@pytest.mark.case("G11")
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [
@@ -75,6 +76,7 @@ def test_a_stream_passes_unchanged_and_is_metered(world, path, body, expected) -
     assert (properties["$ai_is_error"], properties["$ai_usage_estimated"]) == (False, False)
 
 
+@pytest.mark.case("G11")
 @pytest.mark.parametrize(
     ("path", "body", "first"),
     [

@@ -39,6 +39,7 @@ def under_way(world: World, count: int, before: int) -> None:
     wait_until(lambda: len(world.provider.requests) >= before + count, what="calls under way")
 
 
+@pytest.mark.case("G14")
 def test_a_call_in_flight_at_the_kill_is_booked_once_from_its_hold(
     fragile: World, background: ThreadPoolExecutor
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_call_whose_process_was_taken_for_dead_is_corrected_to_what_it_cost(
     assert fragile.settled(project) == {"spent": 72_000, "held": 0, "pending": 0}
 
 
+@pytest.mark.case("G14")
 def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
@@ -106,6 +108,7 @@ def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None
     assert fragile.settled(project) == {"spent": 4 * 72_000, "held": 0, "pending": 0}
 
 
+@pytest.mark.case("G16")
 @pytest.mark.parametrize("killed", [True, False], ids=["killed meanwhile", "not killed"])
 def test_a_call_that_ends_while_redis_is_down_is_booked_once(
     fragile: World, background: ThreadPoolExecutor, killed: bool
@@ -146,6 +149,7 @@ def test_a_call_that_ends_while_redis_is_down_is_booked_once(
     assert fragile.settled(project) == {"spent": spent, "held": 0, "pending": 0}
 
 
+@pytest.mark.case("G16")
 async def test_memory_stays_bounded_while_redis_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,6 +167,7 @@ async def test_memory_stays_bounded_while_redis_is_down(
     unsettled._retrying.cancel()
 
 
+@pytest.mark.case("G14")
 def test_kills_under_load_neither_lose_nor_double_anything(
     fragile: World, background: ThreadPoolExecutor
 ) -> None:

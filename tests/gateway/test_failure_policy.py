@@ -58,6 +58,7 @@ def assert_closed(answer: httpx.Response) -> None:
     assert answer.json()["error"]["message"]
 
 
+@pytest.mark.case("G7")
 def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     fragile: World,
 ) -> None:
@@ -75,6 +76,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open again")
 
 
+@pytest.mark.case("G7")
 def test_the_open_window_passes_no_more_than_was_last_known_to_be_left(fragile: World) -> None:
     project, token = known(fragile, credits=1)
     django_goes_away(fragile)
@@ -112,6 +114,7 @@ def test_while_django_is_away_unmetered_calls_of_known_tokens_pass(fragile: Worl
     assert fragile.post(token, path).status_code == 200
 
 
+@pytest.mark.case("G8")
 @pytest.mark.parametrize(
     ("status", "body"),
     [(401, {}), (403, {}), (404, {}), (200, b"{nonsense"), (200, {}), (200, {"limited": {}}),
@@ -129,6 +132,7 @@ def test_an_unusable_answer_never_opens_the_gate(fragile, status, body) -> None:
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open")
 
 
+@pytest.mark.case("G8")
 def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -> None:
     project, token = known(fragile)
     fragile.tollgate.fail("quota", 403)
@@ -156,6 +160,7 @@ def test_a_change_that_cannot_be_fetched_leaves_the_gate_open_only_for_the_windo
     assert_closed(fragile.post(token))
 
 
+@pytest.mark.case("G7")
 def test_a_failed_question_is_not_repeated_for_each_call(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
@@ -165,6 +170,7 @@ def test_a_failed_question_is_not_repeated_for_each_call(fragile: World) -> None
     assert 1 <= fragile.tollgate.asked_about[project.id] < 15
 
 
+@pytest.mark.case("G15")
 def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> None:
     project, token = known(fragile)
     fragile.booked(project)
@@ -223,6 +229,7 @@ def test_an_event_that_billing_refuses_is_set_aside_and_delays_no_other(
     assert refused in aside["event"]
 
 
+@pytest.mark.case("Q8")
 def test_a_limit_and_its_lifting_are_obeyed_within_a_second(fragile: World) -> None:
     project, token = known(fragile)
     for change, status in ((fragile.tollgate.limit, DENIED), (fragile.tollgate.lift, 200)):
@@ -252,6 +259,7 @@ def test_a_reset_feed_makes_the_gateway_ask_about_everything_again(fragile: Worl
     wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
+@pytest.mark.case("G9")
 def test_a_thousand_first_calls_of_a_team_ask_django_once(world: World) -> None:
     project = world.tollgate.project(credits=None)
     version = world.tollgate.version

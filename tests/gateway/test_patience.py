@@ -44,6 +44,7 @@ def impatient(_impatient: World) -> Iterator[World]:
     _impatient.provider.script = default_script
 
 
+@pytest.mark.case("G13")
 def test_a_call_whose_answer_never_begins_is_booked_at_its_bound(impatient: World) -> None:
     gate = threading.Event()
     impatient.provider.script = lambda _: Script(200, {}, [b"{}"], gate=gate)
@@ -58,6 +59,7 @@ def test_a_call_whose_answer_never_begins_is_booked_at_its_bound(impatient: Worl
     assert impatient.settled(project)["held"] == 0
 
 
+@pytest.mark.case("G13")
 def test_a_stalled_stream_is_broken_off_and_booked_as_far_as_it_came(impatient: World) -> None:
     release = threading.Event()
     impatient.provider.script = lambda _: Script(
@@ -73,6 +75,7 @@ def test_a_stalled_stream_is_broken_off_and_booked_as_far_as_it_came(impatient: 
     assert 0 < event["debited_micro"] < 72_000
 
 
+@pytest.mark.case("G17")
 def test_a_caller_that_does_not_finish_its_request_gets_408(impatient: World) -> None:
     token = impatient.tollgate.token(impatient.tollgate.project(credits=100))
     head = (

@@ -93,6 +93,7 @@ def test_openai_responses_and_models(gpt, world, project) -> None:
     world.booked(project, 2)
 
 
+@pytest.mark.case("G5")
 @pytest.mark.parametrize("credits", [0])
 def test_sdks_do_not_retry_a_denial_and_show_its_message(world, project, claude, gpt) -> None:
     world.tollgate.limit(project)
@@ -128,6 +129,7 @@ def test_sdks_do_not_retry_a_denial_with_a_requested_429(world, project, claude,
     assert tries == 3, "an SDK retried"
 
 
+@pytest.mark.case("G13")
 def test_sdks_see_the_providers_errors_unchanged(claude, gpt, world) -> None:
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "Too odd."}}
     world.provider.script = lambda _: json_script(error, 400)

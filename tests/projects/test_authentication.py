@@ -109,6 +109,7 @@ def test_a_key_of_the_organization_opens_all_its_projects_including_later_ones(
     assert get(later.pk, plain).status_code == 200
 
 
+@pytest.mark.case("Q1")
 def test_no_credential_is_refused_with_401_naming_the_scheme(get, project):
     answer = get(project.pk)
     assert answer.status_code == 401
@@ -211,6 +212,7 @@ def test_a_session_does_not_make_up_for_a_wrong_bearer_token(client, member, pro
     assert answer.status_code == 401
 
 
+@pytest.mark.case("Q11")
 def test_the_credential_of_an_inactive_organization_is_still_known(get, key, organization, project):
     organization.is_active = False
     organization.save()

@@ -64,6 +64,7 @@ def test_a_grace_is_distinguished_from_a_block(page, accounts):
     assert "in grace: the limit and all top-ups are used up" not in page(in_force="block")
 
 
+@pytest.mark.case("Q8")
 def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, trusted_redis, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE, "nobody": FAR_FUTURE})
     trusted_redis()

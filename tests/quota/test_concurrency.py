@@ -54,6 +54,7 @@ class Concurrently:
             thread.join(60)
 
 
+@pytest.mark.case("Q13")
 def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
     accounts, project, stranger, redis_client
 ):

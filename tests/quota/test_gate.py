@@ -30,6 +30,7 @@ def test_a_limited_project_is_told_why_and_until_when(accounts, project, trusted
     assert (verdict.remaining_micro, verdict.source) == (0, "redis")
 
 
+@pytest.mark.case("Q8")
 def test_verdicts_are_not_cached_between_checks(accounts, project, trusted_redis):
     trusted_redis()
     assert not check(project).limited
@@ -142,6 +143,7 @@ def decider(settings, monkeypatch) -> list:
     return answers
 
 
+@pytest.mark.case("D11")
 @pytest.mark.parametrize("with_redis", [True, False])
 def test_a_new_period_begins_by_itself(accounts, project, trusted_redis, decider, with_redis):
     ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
@@ -155,6 +157,7 @@ def test_a_new_period_begins_by_itself(accounts, project, trusted_redis, decider
     assert verdict.remaining_micro == 2_000 * MICRO
 
 
+@pytest.mark.case("D6")
 def test_the_end_of_a_grace_limits_by_itself(accounts, project, trusted_redis, decider):
     ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
     accounts.allow(state="grace", suspended_until=int(ended.timestamp()), valid_until=ended)

@@ -23,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from billing.allowances.limits import set_limit
 from billing.organizations import create_organization, create_project
 from coding_tasks.models import CodingTask, Repository
+from devstack.demo_slack.block_kit import answer_violations
 from devstack.demo_slack.events import SignedRequest
 from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis
@@ -205,12 +206,18 @@ class Webhook:
     slack: FakeSlack
 
     def deliver(self, payload: dict[str, Any] | bytes, path: str = "/slack/events/", **extra: str):
-        """Post a signed payload and return the response. `extra` are WSGI variables."""
+        """Post a signed payload and return the response. `extra` are WSGI variables.
+
+        Slack must be able to show what the response contains.
+        """
         content_type = "application/json" if path == "/slack/events/" else FORM
         request = self.slack.signed(path, payload, content_type=content_type)
-        return self.client.post(
+        response = self.client.post(
             path, request.body, content_type=content_type, headers=request.headers, **extra
         )
+        if response.get("Content-Type") == "application/json":
+            assert answer_violations(response.json()) == []
+        return response
 
     def mention(self, **fields: Any) -> dict[str, Any]:
         """Have U1 mention the bot in C1, deliver the event and return the message."""

@@ -35,6 +35,7 @@ def copies_at_once(webhook, payload, copies: int = COPIES, path: str = "/slack/e
     return at_once([request] * copies)
 
 
+@pytest.mark.case("S15")
 def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, temporal, ts):
     assert set(copies_at_once(webhook, captured("mention", ts=ts))) == {200}
     mention = Mention.objects.get()
@@ -42,6 +43,7 @@ def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, tempora
     assert temporal.has(workflow_of({"ts": ts}))
 
 
+@pytest.mark.case("S19")
 def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, out_of_credits, ts):
     assert set(copies_at_once(webhook, captured("mention", ts=ts))) == {200}
     tasks.deliver_pending_notices()
@@ -49,6 +51,7 @@ def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, 
     assert len(webhook.slack.calls("chat.postMessage")) == 1
 
 
+@pytest.mark.case("S24")
 def test_twenty_concurrent_copies_of_a_reply_make_one_follow_up_and_one_signal(
     webhook, task, temporal
 ):
@@ -74,6 +77,7 @@ def test_a_worker_sends_the_denial_when_asked(webhook, workspace, out_of_credits
 
 
 # --- Three seconds -------------------------------------------------------------------------------
+@pytest.mark.case("S11")
 def test_a_slack_that_hangs_delays_no_acknowledgement(webhook, workspace, temporal):
     webhook.slack.hang_next("*", 5, times=10)
     with Stopwatch() as waited:
@@ -83,6 +87,7 @@ def test_a_slack_that_hangs_delays_no_acknowledgement(webhook, workspace, tempor
     assert webhook.slack.calls() == []
 
 
+@pytest.mark.case("S20")
 def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
     webhook, workspace, out_of_credits
 ):
@@ -96,6 +101,7 @@ def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
     assert len(webhook.slack.bot_messages("C1")) == 1
 
 
+@pytest.mark.case("S20")
 def test_a_slack_that_limits_us_gets_the_denial_later(webhook, workspace, out_of_credits):
     webhook.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     with Stopwatch() as waited:
@@ -169,8 +175,8 @@ def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
 
 
 @pytest.fixture
-def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
-    """The address of a web process with two workers on the test's database."""
+def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
+    """The address of a web process with four workers on the test's database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     database = connection.settings_dict
@@ -182,7 +188,7 @@ def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
             else f"postgres://postgres@127.0.0.1:{database['PORT']}/{database['NAME']}"
         ),
     }
-    argv = [sys.executable, "-m", *WEB, "--workers", "2", "--host", "127.0.0.1"]
+    argv = [sys.executable, "-m", *WEB, "--workers", "4", "--host", "127.0.0.1"]
     argv += ["--port", str(port)]
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(
@@ -198,14 +204,15 @@ def two_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.case("S15")
 @pytest.mark.slow
-def test_twenty_concurrent_copies_on_two_workers_start_one_workflow(
-    two_workers, workspace, slack, temporal, ts
+def test_twenty_concurrent_copies_on_four_workers_start_one_workflow(
+    four_workers, workspace, slack, temporal, ts
 ):
     request = slack.signed("/slack/events/", captured("mention", ts=ts))
 
     def deliver(_number: int) -> int:
-        sent = Request(two_workers + request.path, request.body, request.headers)
+        sent = Request(four_workers + request.path, request.body, request.headers)
         for _ in range(REDELIVERIES):
             try:
                 with urlopen(sent, timeout=30) as response:

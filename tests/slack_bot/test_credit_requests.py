@@ -14,8 +14,7 @@ from billing.models import AuditEntry, CreditGrant
 from projects.models import SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import FORM, at_once, workflow_of
-from tests.slack_bot.test_changes import edit
-from tests.slack_bot.test_concurrency import copies_at_once
+from tests.slack_bot.test_changes import delete, edit
 from workflows import denials, tasks
 from workflows.credit_requests import asking, deciding, forms, resuming
 from workflows.erasure import erase
@@ -347,6 +346,7 @@ def test_an_amount_that_is_too_small_to_start_is_not_granted(desk, message, sett
     assert CreditRequest.objects.get().state == "asked"
 
 
+@pytest.mark.case("U5")
 @pytest.mark.parametrize("again", ["same", "other", "form"])
 def test_a_request_is_approved_once(desk, message, workspace, again):
     other = staff_user("olivia", "add_creditgrant")
@@ -368,16 +368,33 @@ def test_a_request_is_approved_once(desk, message, workspace, again):
     assert desk.last_shown("U2", "C2") == words
 
 
+@pytest.mark.case("U5")
 @pytest.mark.django_db(transaction=True)
-def test_clicks_at_once_are_one_grant_and_one_run(webhook, desk, message, temporal):
+def test_clicks_of_two_people_at_once_are_one_grant_and_one_run(
+    webhook, desk, message, workspace, temporal
+):
+    other = staff_user("olivia", "add_creditgrant")
+    CreditApprover.objects.create(workspace=workspace, slack_user_id="U1", user=other)
     desk.ask()
     [asked] = webhook.slack.bot_messages("C2")
-    button = asked["blocks"][-1]["elements"][0] | {"block_id": "b"}
-    payload = desk.interactions.block_actions(asked, "C2", "U2", button)
-    assert set(copies_at_once(webhook, {"payload": payload}, copies=6, path=PATH)) == {200}
+    clicks = [desk.payload(asked, "C2", user, forms.APPROVE_FOR_TASK) for user in ("U1", "U2")]
+    signed = [webhook.slack.signed(PATH, {"payload": each}, content_type=FORM) for each in clicks]
+    assert set(at_once(signed * 3)) == {200}
     assert CreditGrant.objects.count() == 1
     assert has_started(message)
     assert len(webhook.slack.bot_messages("C1", message["ts"])) == 1
+
+
+@pytest.mark.case("U5")
+def test_the_approval_of_a_deleted_mention_grants_nothing(webhook, desk, message, temporal):
+    desk.ask()
+    delete(webhook, message)
+    [asked] = webhook.slack.bot_messages("C2")
+    assert desk.click(asked, "C2", "U2", forms.APPROVE_FOR_TASK).status_code == 200
+    assert not CreditGrant.objects.exists()
+    assert not has_started(message)
+    assert not temporal.has(workflow_of(message))
+    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("No longer needed")
 
 
 @pytest.mark.parametrize("lack", ["link", "permission", "staff", "active"])
@@ -463,6 +480,7 @@ def test_a_declined_author_learns_why_and_nothing_runs(webhook, desk, message, p
     assert not has_started(message)
 
 
+@pytest.mark.case("U5")
 def test_a_top_up_from_elsewhere_lets_the_mention_run_and_ends_the_request(
     webhook, desk, message, project
 ):
@@ -480,6 +498,7 @@ def test_without_a_request_a_top_up_starts_nothing(message, project):
     assert not has_started(message)
 
 
+@pytest.mark.case("U5")
 def test_a_request_lapses_and_its_late_approval_grants_nothing(desk, message, project):
     desk.ask()
     CreditRequest.objects.update(asked_at=timezone.now() - asking.LAPSES_AFTER)

@@ -72,6 +72,7 @@ def test_posts_not_written_by_people_are_ignored(case):
     assert events.read(captured(case)) is None
 
 
+@pytest.mark.case("S22")
 @pytest.mark.parametrize(
     "mark", [{"bot_id": "B9"}, {"bot_profile": {"id": "B9"}}, {"app_id": "A9"}]
 )
@@ -89,6 +90,7 @@ def test_the_bot_is_found_in_the_text_of_a_message(text):
     assert "UBOT" in events.read(captured("message_twin_of_the_mention", text=text)).tagged
 
 
+@pytest.mark.case("S27")
 def test_a_shared_channel_names_the_installation_in_the_first_authorization():
     post = events.read(captured("mention_in_a_shared_channel"))
     assert post.installation.team_id == "T1"

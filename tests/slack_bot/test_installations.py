@@ -17,6 +17,7 @@ from workflows.models import Mention, Notice
 ENDS = ["app_uninstalled", "tokens_revoked"]
 
 
+@pytest.mark.case("S29")
 def test_uninstalling_is_handled_once_in_any_order_of_events(webhook, workspace):
     seen = set()
     for case in (*ENDS, *reversed(ENDS)):
@@ -27,6 +28,7 @@ def test_uninstalling_is_handled_once_in_any_order_of_events(webhook, workspace)
     assert len(seen) == 1
 
 
+@pytest.mark.case("S29")
 @pytest.mark.parametrize("case", ENDS)
 def test_slack_is_not_called_after_the_end(webhook, workspace, out_of_credits, case):
     webhook.mention()

@@ -44,6 +44,7 @@ def test_a_mention_starts_one_workflow(webhook, workspace, temporal):
     assert webhook.slack.calls() == []
 
 
+@pytest.mark.case("S17")
 def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
     webhook, workspace, out_of_credits, temporal
 ):
@@ -56,6 +57,7 @@ def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
     assert not temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S18")
 def test_over_quota_in_a_thread_gets_its_denial_at_the_root_of_the_thread(
     webhook, workspace, out_of_credits
 ):
@@ -83,6 +85,27 @@ def test_a_user_over_their_cap_is_refused_and_their_colleague_is_not(webhook, wo
     assert Mention.objects.filter(state="started").count() == 1
 
 
+@pytest.mark.case("U9")
+def test_the_same_id_in_two_workspaces_of_a_project_is_two_people(
+    webhook, workspace, task, temporal
+):
+    organization = workspace.project.organization
+    sister = SlackWorkspace.objects.create(
+        project=workspace.project, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-sister"
+    )
+    set_cap(organization, AI_CREDITS, "user", 0, subject=workspace.distinct_id("U1"))
+    for case, fields in (("reply_in_a_thread", {"thread_ts": task.thread_ts}), ("mention", {})):
+        payload = captured(case, team="T2", **fields)
+        payload |= {"team_id": "T2"}
+        payload["authorizations"][0]["team_id"] = "T2"
+        assert webhook.deliver(payload).status_code == 200
+    assert not FollowUp.objects.exists()
+    assert Mention.objects.get(workspace=sister).state == "started"
+    webhook.mention()
+    assert Mention.objects.latest("received_at").outcome == "out of credits: user_cap_reached"
+
+
+@pytest.mark.case("Q8")
 def test_a_block_set_by_hand_refuses_the_next_mention_and_its_removal_lets_the_one_after_in(
     webhook, workspace, temporal, redis_client
 ):
@@ -118,6 +141,7 @@ def test_a_mention_in_another_organizations_workspace_is_theirs(
 
 
 # --- Redeliveries --------------------------------------------------------------------------------
+@pytest.mark.case("S12")
 def test_a_redelivery_of_a_mention_changes_nothing(webhook, workspace, temporal):
     message = webhook.mention()
     payload = webhook.slack.event(message)
@@ -130,12 +154,14 @@ def test_a_redelivery_of_a_mention_changes_nothing(webhook, workspace, temporal)
     assert Mention.objects.values().get() == before
 
 
+@pytest.mark.case("S13")
 def test_a_mention_that_first_arrives_as_the_second_retry_is_handled(webhook, workspace, temporal):
     message = webhook.slack.post()
     webhook.deliver(webhook.slack.event(message), HTTP_X_SLACK_RETRY_NUM=2)
     assert Mention.objects.get().state == "started"
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize("order", [("app_mention", "message"), ("message", "app_mention")])
 def test_the_two_events_of_one_post_are_one_mention(webhook, workspace, temporal, order):
     message = webhook.slack.post()
@@ -145,6 +171,7 @@ def test_the_two_events_of_one_post_are_one_mention(webhook, workspace, temporal
     assert temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S19")
 def test_redeliveries_of_a_refused_mention_get_one_denial(webhook, workspace, out_of_credits):
     message = webhook.mention()
     for kind in ("app_mention", "message", "app_mention"):
@@ -218,6 +245,7 @@ def test_a_resumed_decision_is_not_contradicted_by_a_denial(
 
 
 # --- Other events --------------------------------------------------------------------------------
+@pytest.mark.case("S8")
 @pytest.mark.parametrize(
     "body",
     [
@@ -236,6 +264,7 @@ def test_signed_junk_is_acknowledged_and_has_no_effects(webhook, workspace, body
     assert_no_effects(webhook)
 
 
+@pytest.mark.case("S9", "S23")
 @pytest.mark.parametrize(
     "case",
     [
@@ -256,6 +285,7 @@ def test_events_not_for_the_bot_have_no_effects(webhook, workspace, case):
     assert_no_effects(webhook)
 
 
+@pytest.mark.case("S22")
 @pytest.mark.parametrize(
     "case",
     [
@@ -279,6 +309,7 @@ def test_the_bots_own_post_is_recognized_without_the_envelope(webhook, workspace
     assert_no_effects(webhook)
 
 
+@pytest.mark.case("S23")
 def test_an_edited_mention_starts_nothing_again(webhook, workspace, temporal):
     message = webhook.mention()
     before = Mention.objects.values().get()
@@ -287,6 +318,7 @@ def test_an_edited_mention_starts_nothing_again(webhook, workspace, temporal):
     assert Mention.objects.values().get() == before
 
 
+@pytest.mark.case("S10")
 def test_an_unknown_workspace_is_acknowledged_and_has_no_effects(webhook, db):
     assert webhook.deliver(captured("mention")).status_code == 200
     assert_no_effects(webhook)
@@ -298,6 +330,7 @@ def test_a_workspace_that_uninstalled_the_app_has_no_effects(webhook, workspace)
     assert_no_effects(webhook)
 
 
+@pytest.mark.case("S27")
 def test_a_mention_of_an_external_author_is_refused_once_and_starts_nothing(
     webhook, workspace, temporal
 ):
@@ -322,6 +355,7 @@ SHAPES_OF_COLLEAGUES = {
 }
 
 
+@pytest.mark.case("U11")
 @pytest.mark.parametrize("shape", SHAPES_OF_COLLEAGUES)
 @pytest.mark.parametrize("case", ["mention_in_a_shared_channel", "message_twin_of_the_mention"])
 def test_the_author_is_judged_by_their_own_team_not_by_the_channels_host(
@@ -331,6 +365,7 @@ def test_the_author_is_judged_by_their_own_team_not_by_the_channels_host(
     assert Mention.objects.get().state == "started"
 
 
+@pytest.mark.case("S27")
 @pytest.mark.parametrize(
     "shape",
     [
@@ -360,6 +395,7 @@ def test_a_colleague_in_a_shared_channel_is_admitted(webhook, workspace, tempora
     assert Mention.objects.get().state == "started"
 
 
+@pytest.mark.case("S28")
 def test_an_org_wide_installation_serves_its_workspaces(webhook, project, temporal, ts):
     org_wide = SlackWorkspace.objects.create(
         project=project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-demo"
@@ -369,6 +405,7 @@ def test_an_org_wide_installation_serves_its_workspaces(webhook, project, tempor
     assert (mention.workspace, mention.team_id, mention.state) == (org_wide, "E1", "started")
 
 
+@pytest.mark.case("S28")
 def test_another_enterprises_installation_does_not(webhook, stranger):
     SlackWorkspace.objects.create(
         project=stranger, enterprise_id="E2", bot_user_id="UBOT", bot_token="xoxb-theirs"
@@ -378,6 +415,7 @@ def test_another_enterprises_installation_does_not(webhook, stranger):
 
 
 # --- When something is down ----------------------------------------------------------------------
+@pytest.mark.case("S16")
 def test_without_temporal_a_mention_is_kept_and_started_later_once(
     webhook, workspace, no_temporal, temporal_address, settings, monkeypatch, request
 ):
@@ -396,6 +434,7 @@ def test_without_temporal_a_mention_is_kept_and_started_later_once(
     assert temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S16")
 def test_a_mention_kept_without_temporal_is_started_by_its_redelivery(
     webhook, workspace, no_temporal, temporal_address, settings, monkeypatch, request
 ):
@@ -417,6 +456,7 @@ def test_a_mention_still_waiting_when_the_app_is_uninstalled_is_ended(
     assert webhook.slack.calls() == []
 
 
+@pytest.mark.case("S16")
 def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kept(
     webhook, workspace
 ):
@@ -430,6 +470,7 @@ def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kep
     assert_no_effects(webhook)
 
 
+@pytest.mark.case("S16")
 @pytest.mark.django_db(transaction=True)
 def test_slack_gets_200_if_the_database_fails_after_recording_a_mention(
     webhook, workspace, temporal
@@ -473,6 +514,7 @@ def test_a_mention_listed_before_another_process_tried_is_not_denied(
     assert Mention.objects.get().state == "started"
 
 
+@pytest.mark.case("S21")
 def test_the_workflow_decides_if_the_quota_is_unknown(
     webhook, workspace, out_of_credits, temporal, no_redis
 ):
@@ -493,6 +535,7 @@ def test_without_redis_the_database_decides(webhook, workspace, out_of_credits, 
     assert Mention.objects.get().state == "refused"
 
 
+@pytest.mark.case("Q13")
 def test_a_flushed_redis_admits_nothing_over_quota(
     webhook, workspace, out_of_credits, redis_client
 ):

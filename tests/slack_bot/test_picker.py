@@ -65,6 +65,7 @@ def told(webhook) -> list[str]:
 
 
 # --- Searching -----------------------------------------------------------------------------------
+@pytest.mark.case("S30")
 def test_a_search_over_hundreds_of_repositories_answers_fast_with_a_hundred_at_most(
     webhook, mention, project
 ):
@@ -135,6 +136,7 @@ def test_a_choice_reaches_the_workflow(webhook, mention, repository, temporal):
     assert told(webhook) == []
 
 
+@pytest.mark.case("S30")
 def test_somebody_else_chooses_nothing_and_is_told_once(webhook, mention, repository, temporal):
     for _ in range(2):
         send(webhook, choose(mention, repository, user="U2"))
@@ -145,6 +147,7 @@ def test_somebody_else_chooses_nothing_and_is_told_once(webhook, mention, reposi
     assert Notice.objects.get(kind="picker_refusal").user_id == "U2"
 
 
+@pytest.mark.case("S30")
 @pytest.mark.parametrize(
     "value", ["", "forged", "7|7", "a:b", "\0", "é" * 150, "0" * 32 + "|1:signature"]
 )
@@ -194,6 +197,7 @@ def test_a_choice_from_another_workspace_is_ignored(
     assert told(webhook) == []
 
 
+@pytest.mark.case("S30")
 def test_a_choice_after_the_workflow_ended_is_told_to_be_too_late(webhook, mention, repository):
     Mention.objects.update(ts="100.9")
     for _ in range(2):

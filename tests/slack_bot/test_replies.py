@@ -14,7 +14,7 @@ from tests.slack_bot.conftest import captured, workflow_of
 from workflows import client, closing, tasks
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def exhausted(task) -> None:
 
 
 # --- The owner -----------------------------------------------------------------------------------
+@pytest.mark.case("S24")
 def test_redelivering_the_owners_reply_makes_no_second_follow_up(webhook, task, temporal):
     reply = webhook.reply("and the tests?", task.thread_ts)
     assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
@@ -47,6 +48,7 @@ def test_a_reply_that_names_the_bot_is_one_follow_up_and_no_new_workflow(
     assert not temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S25")
 @pytest.mark.parametrize(
     "case", ["file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"]
 )
@@ -56,6 +58,7 @@ def test_files_and_replies_sent_to_the_channel_too_are_forwarded(webhook, task, 
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
 
+@pytest.mark.case("S25")
 @pytest.mark.parametrize(
     "case",
     ["reply_in_a_thread", "file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"],
@@ -109,6 +112,52 @@ def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile
     )
     assert not follow_ups.forward(mention, task)
     assert not FollowUp.objects.exists()
+
+
+# --- Not written by the owner --------------------------------------------------------------------
+@pytest.mark.case("S22")
+@pytest.mark.parametrize("kind", ["app_mention", "message"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"bot_id": "B9"},
+        {"bot_profile": {"id": "B9", "name": "another"}},
+        {"app_id": "A9"},
+        {"subtype": "bot_message"},
+        {"user": "USLACKBOT"},
+        {"user": "UBOT"},
+    ],
+)
+def test_a_hundred_posts_of_bots_in_the_thread_have_no_effects(webhook, task, temporal, kind, mark):
+    before = Mention.objects.count()
+    message = webhook.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
+    for number in range(100):
+        post = message | mark | {"ts": f"{int(float(task.thread_ts)) + 1}.{number:06}"}
+        assert webhook.deliver(webhook.slack.event(post, kind)).status_code == 200
+    assert Mention.objects.count() == before
+    assert not FollowUp.objects.exists()
+    assert not ThreadReply.objects.exists()
+    assert not Notice.objects.exists()
+    assert temporal.signals(task.workflow_id) == []
+    assert webhook.slack.calls() == []
+
+
+@pytest.mark.case("S23")
+def test_edits_deletions_and_joins_in_the_thread_signal_nothing(webhook, task, temporal):
+    reply = webhook.reply("and the tests?", task.thread_ts)
+    edited = reply | {"type": "message", "text": "<@UBOT> and the docs?"}
+    for payload in (
+        captured("message_edited", message=edited),
+        captured("mention_fired_by_an_edit", ts=reply["ts"], thread_ts=task.thread_ts),
+        captured("message_deleted", deleted_ts=reply["ts"]),
+        captured("channel_joined", thread_ts=task.thread_ts),
+        captured("member_joined_channel"),
+    ):
+        assert webhook.deliver(payload).status_code == 200
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+    assert FollowUp.objects.get().text == "and the tests?"
+    assert Mention.objects.count() == 1
+    assert webhook.slack.calls() == []
 
 
 # --- Before the task exists ----------------------------------------------------------------------
@@ -237,6 +286,7 @@ def _after(message: dict) -> str:
 
 
 # --- Out of credits ------------------------------------------------------------------------------
+@pytest.mark.case("S26")
 def test_an_owner_out_of_credits_is_told_once_and_nothing_is_forwarded(
     webhook, task, exhausted, temporal
 ):
@@ -273,6 +323,7 @@ def test_a_refused_reply_does_not_start_a_task_when_it_is_delivered_again_after_
     assert not temporal.has(workflow_of(message))
 
 
+@pytest.mark.case("S26")
 def test_small_talk_in_other_threads_is_ignored_without_credits(webhook, workspace, out_of_credits):
     root = webhook.slack.post("lunch?", user="U2")
     webhook.reply("yes", root["ts"])
@@ -304,6 +355,7 @@ def test_the_new_projects_limit_does_not_stop_the_old_ones_task(
 
 
 # --- Other people --------------------------------------------------------------------------------
+@pytest.mark.case("S26")
 def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
     webhook.reply("nice", task.thread_ts, user="U2")
     assert not FollowUp.objects.exists()
@@ -311,6 +363,7 @@ def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
     assert temporal.signals(task.workflow_id) == []
 
 
+@pytest.mark.case("S26")
 def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(webhook, task, temporal):
     for user in ("U2", "U3", "U2"):
         webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)

@@ -37,14 +37,17 @@ class Frozen(Clock):
         return self.at
 
 
+@pytest.mark.case("S1")
 def test_the_example_of_slacks_documentation_verifies():
     assert is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
 
 
+@pytest.mark.case("S2")
 def test_a_body_with_one_byte_appended_does_not_verify():
     assert not is_signed(EXAMPLE_BODY + b"x", EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
 
 
+@pytest.mark.case("S3")
 @pytest.mark.parametrize(
     ("after", "accepted"), [(299, True), (-299, True), (301, False), (-301, False)]
 )
@@ -64,37 +67,47 @@ def test_without_the_right_secret_nothing_is_signed(secrets):
 
 
 # --- At the webhook ------------------------------------------------------------------------------
-def post(client, slack, payload=None, **headers):
-    request = slack.signed("/slack/events/", captured("mention") if payload is None else payload)
+PATHS = ["events", "interactivity", "commands"]
+
+
+def post(client, slack, payload=None, path="events", **headers):
+    request = slack.signed(f"/slack/{path}/", captured("mention") if payload is None else payload)
     return client.post(
-        "/slack/events/",
+        request.path,
         request.body,
         content_type="application/json",
         headers={name: value for name, value in (request.headers | headers).items() if value},
     )
 
 
+@pytest.mark.case("S4")
 @pytest.mark.parametrize(
     "timestamp", ["abc", "", "1.5", "9" * 5000, "-1", "0", "²", "12e4", "0x5B47", "null"]
 )
 def test_a_strange_timestamp_is_refused(client, slack, timestamp):
-    assert post(client, slack, **{"X-Slack-Request-Timestamp": timestamp}).status_code == 401
+    for path in PATHS:
+        answer = post(client, slack, path=path, **{"X-Slack-Request-Timestamp": timestamp})
+        assert answer.status_code == 401
 
 
+@pytest.mark.case("S4")
 @pytest.mark.parametrize(
     "signature", ["", "v0=", "v1=" + "a" * 64, "v0=äöü", "a" * 100_000, "v0=" + "0" * 64]
 )
 def test_a_strange_signature_is_refused(client, slack, signature):
-    assert post(client, slack, **{"X-Slack-Signature": signature}).status_code == 401
+    for path in PATHS:
+        answer = post(client, slack, path=path, **{"X-Slack-Signature": signature})
+        assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.parametrize("path", PATHS)
 def test_every_endpoint_refuses_unsigned_requests(client, path):
     response = client.post(f"/slack/{path}/", b"{}", content_type="application/json")
     assert response.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.case("S6")
+@pytest.mark.parametrize("path", PATHS)
 def test_without_a_configured_secret_everything_is_refused(client, slack, settings, path):
     settings.SLACK_SIGNING_SECRETS = []
     for secret in (SIGNING_SECRET, "x"):
@@ -105,10 +118,14 @@ def test_without_a_configured_secret_everything_is_refused(client, slack, settin
         assert response.status_code == 401
 
 
-def test_a_signed_body_that_is_not_utf8_is_refused_without_an_error(client, slack):
-    assert post(client, slack, b"\xff\xfe{}").status_code == 401
+@pytest.mark.case("S5")
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [b"\xff\xfe{}", b'{"text":"\xe4"}', b"payload=\xff", b"\x80"])
+def test_a_signed_body_that_is_not_utf8_is_refused_without_an_error(client, slack, body, path):
+    assert post(client, slack, body, path).status_code == 401
 
 
+@pytest.mark.case("S3")
 def test_an_old_signature_is_refused(client, slack):
     request = slack.signed("/slack/events/", b"{}", timestamp=EXAMPLE_TIMESTAMP)
     response = client.post(
@@ -128,17 +145,19 @@ def test_an_enormous_content_length_is_too_large_without_an_error(client, slack)
     assert response.status_code == 413
 
 
-@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+@pytest.mark.parametrize("path", PATHS)
 def test_only_the_method_post_is_allowed(client, path):
     assert client.get(f"/slack/{path}/").status_code == 405
 
 
+@pytest.mark.case("S7")
 def test_the_challenge_is_answered_when_signed(client, slack):
     payload = captured("url_verification")
     response = post(client, slack, payload)
     assert response.json() == {"challenge": payload["challenge"]}
 
 
+@pytest.mark.case("S7")
 def test_the_challenge_is_not_answered_unsigned(client):
     payload = captured("url_verification")
     response = client.post("/slack/events/", payload, content_type="application/json")

@@ -99,6 +99,7 @@ def test_another_persons_click_stops_nothing_and_is_answered_to_them_alone(webho
     assert shown_to(webhook, "U2") == ["<@U2>, only <@U1> can stop the work in this thread."]
 
 
+@pytest.mark.case("U9")
 def test_a_click_from_another_workspace_stops_nothing(webhook, run, stranger):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"

@@ -103,6 +103,7 @@ async def _round(
         charges = provider.book.charges()
         judge_threads(verdict, slack, people.threads, charges)
         judge_money(verdict, charges, read_ledger(stack.manage("export_usage")), allotted)
+        verdict.faults += [f"Slack refused a message: {each}" for each in slack.violations()]
         return verdict
 
     verdict = await asyncio.to_thread(_settled, judge, options.settle_within)

@@ -141,6 +141,7 @@ def test_the_last_part_of_an_answer_ends_with_its_cost(slack, mention, answered)
     assert footer(posted[-1]).startswith("0.00 credits")
 
 
+@pytest.mark.case("U10")
 @pytest.mark.parametrize(
     "text",
     [

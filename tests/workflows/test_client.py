@@ -52,6 +52,7 @@ def follow_up(world: World, mention: Mention) -> FollowUp:
     )
 
 
+@pytest.mark.case("W9")
 def test_a_workflow_is_named_after_the_message(world: World):
     mention = world.start()
     mention.refresh_from_db()

@@ -53,6 +53,7 @@ def test_a_follow_up_signalled_twice_is_answered_once(shop: World):
     assert len(shop.said(mention.ts)) == 3
 
 
+@pytest.mark.case("W8")
 def test_follow_ups_sent_while_the_agent_works_are_answered_one_after_the_other(shop: World):
     mention = shop.handle()
     replies = [shop.reply(mention, f"question {number}") for number in range(3)]
@@ -173,6 +174,7 @@ def test_a_reply_whose_mention_is_refused_when_the_task_is_made_is_met_with_one_
 # --- Two mentions in one thread ------------------------------------------------------------------
 
 
+@pytest.mark.case("W9")
 def test_two_mentions_at_once_in_one_thread_make_one_task_with_both_texts(shop: World):
     root = shop.slack.post("good morning", user="U1")
     mentions = [shop.mention(text, thread_ts=root["ts"]) for text in ("first", "second")]

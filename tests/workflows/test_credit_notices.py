@@ -60,6 +60,7 @@ def test_each_threshold_is_told_once_and_so_is_that_there_are_credits_again(work
     assert all("thread_ts" not in message for message in slack.bot_messages("C1"))
 
 
+@pytest.mark.case("U8")
 def test_one_event_that_crosses_both_thresholds_says_only_that_all_is_used(workspace, slack):
     book(usage_event(workspace.project, "0.20"))
     for _ in range(2):

@@ -52,6 +52,7 @@ def texts(slack, mention) -> list[str]:
 
 
 # --- Merging -------------------------------------------------------------------------------------
+@pytest.mark.case("U1")
 def test_of_many_texts_one_a_second_is_shown_and_always_the_last(slack, mention, shown):
     begun = time.monotonic()
     for number in range(20):
@@ -110,6 +111,7 @@ def test_an_edit_is_literal(slack, shown):
 
 
 # --- What Slack refuses --------------------------------------------------------------------------
+@pytest.mark.case("U3")
 def test_progress_that_somebody_deleted_is_shown_in_a_new_message(slack, mention, shown):
     slack.delete(slack.bot_messages("C1", mention.ts)[0])
     edits.revise(shown, "step 2")

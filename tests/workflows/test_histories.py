@@ -28,11 +28,13 @@ def replay(path: Path, workflow: type) -> None:
     asyncio.run(replayer.replay_workflow(history))
 
 
+@pytest.mark.case("W5")
 def test_there_are_histories_from_before_and_after_the_gate():
     assert len(BEFORE_THE_GATE) == 2
     assert len(HISTORIES) > 10
 
 
+@pytest.mark.case("W5")
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 def test_a_recorded_history_replays(path: Path):
     replay(path, mention.MentionWorkflow)
@@ -45,6 +47,7 @@ def test_histories_after_the_patch_have_the_gate(path: Path):
     assert ("core_patch" in markers) == (path not in BEFORE_THE_GATE)
 
 
+@pytest.mark.case("W5")
 @pytest.mark.parametrize("path", BEFORE_THE_GATE, ids=lambda path: path.stem)
 def test_without_its_patch_the_gate_would_break_runs_begun_before_it(
     path: Path, tmp_path, monkeypatch

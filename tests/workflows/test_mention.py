@@ -1,8 +1,11 @@
 """Mentions on a real Temporal server, up to their answer or refusal."""
 
+from functools import partial
+
 import pytest
 
 from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.repositories.bounds import BOUNDS
 from projects.models import OAuthAccessToken
@@ -11,8 +14,11 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
+from tests.workflows.temporal import wait_for_close
+from tests.workflows.threads import at_once
 from tests.workflows.world import World
 from workflows import client, denials, wording
+from workflows.intake import mentions
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -68,6 +74,7 @@ def test_what_a_model_says_pings_nobody(shop: World):
 # --- The gate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("Q8", "W1")
 def test_a_limited_team_gets_one_denial_and_nothing_else_happens(two_repositories: World):
     world = two_repositories
     world.limit()
@@ -92,6 +99,7 @@ def test_a_user_over_their_cap_is_refused_by_the_workflow_too(shop: World):
     assert not CodingTask.objects.exists()
 
 
+@pytest.mark.case("S18")
 def test_a_denial_goes_to_the_root_of_the_thread(shop: World):
     root = shop.slack.post("good morning", user="U2")
     shop.limit()
@@ -104,6 +112,7 @@ def test_another_organization_is_not_affected_by_the_block(shop: World):
     assert shop.handle().state == Mention.State.ANSWERED
 
 
+@pytest.mark.case("S21")
 def test_the_gate_waits_while_the_quota_is_unknown(shop: World, monkeypatch):
     asked = []
     real = gate.check
@@ -120,6 +129,7 @@ def test_the_gate_waits_while_the_quota_is_unknown(shop: World, monkeypatch):
     assert asked[:3] == [0, 0, 0]
 
 
+@pytest.mark.case("W3")
 def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     shop.limit()
     shop.slack.drop_answer_next("chat.postMessage")
@@ -129,6 +139,32 @@ def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     assert shop.slack.calls("conversations.replies")
 
 
+@pytest.mark.case("W3")
+def test_a_mention_is_denied_once_though_webhook_and_workflow_both_gate(shop: World):
+    mention = shop.mention()
+    shop.limit()
+    shop.slack.drop_answer_next("chat.postMessage")
+    as_by_the_sweep = Mention.objects.get(pk=mention.pk)
+    at_once(partial(mentions.admit, mention), partial(client.start_mention, as_by_the_sweep))
+    wait_for_close(as_by_the_sweep.workflow_id)
+    shop.wait_for_end(mention, Mention.State.REFUSED)
+    shop.send_all()
+    assert len(shop.said(mention.ts)) == 1
+    assert len(shop.notices(Notice.Kind.DENIAL)) == 1
+    assert not CodingTask.objects.exists()
+
+
+@pytest.mark.case("Q13")
+def test_a_wiped_redis_admits_nobody_over_the_limit(shop: World):
+    set_limit(shop.project.organization, AI_CREDITS, 0)
+    shop.redis.flushall()
+    mention = shop.handle("please help")
+    assert mention.outcome == "out of credits: limit_reached"
+    assert shop.gateway.requests() == []
+    assert not CodingTask.objects.exists()
+
+
+@pytest.mark.case("W4")
 def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: World):
     shop.limit()
     shop.slack.fail_next("chat.postMessage", "is_archived")
@@ -138,6 +174,7 @@ def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: Wor
     assert [each["visible_to"] for each in shop.slack.ephemeral_messages("C1")] == ["U1"]
 
 
+@pytest.mark.case("W4")
 def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(shop: World):
     shop.limit()
     shop.slack.fail_next("chat.postMessage", "is_archived")
@@ -148,6 +185,7 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
     assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
 
 
+@pytest.mark.case("W3")
 def test_a_mention_denied_by_a_dead_attempt_is_not_begun_after_a_top_up(shop: World):
     mention = shop.mention()
     shop.limit()
@@ -177,12 +215,33 @@ def test_a_task_that_was_denied_is_not_created_after_a_top_up(two_repositories: 
 # --- Access --------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("S31")
 def test_a_guest_is_told_that_guests_have_no_access_and_nothing_is_made(shop: World):
     mention = shop.handle(user="U3")
     assert (mention.state, mention.outcome) == (Mention.State.REFUSED, "no access: outsider")
     assert "full members" in shop.said(mention.ts)[0]
     assert not CodingTask.objects.exists()
     assert shop.gateway.requests() == []
+
+
+@pytest.mark.case("S31")
+def test_somebody_who_is_no_member_is_told_once_how_to_get_access(shop: World):
+    shop.workspace.access = shop.workspace.Access.MEMBERS
+    shop.workspace.save()
+    mention = shop.handle(user="U2")
+    assert (mention.state, mention.outcome) == (Mention.State.REFUSED, "no access: not_a_member")
+    [said] = shop.said(mention.ts)
+    assert "administrators" in said
+    assert not CodingTask.objects.exists()
+    assert shop.gateway.requests() == []
+
+
+@pytest.mark.case("S31")
+def test_access_is_checked_after_the_quota(shop: World):
+    shop.limit()
+    mention = shop.handle(user="U3")
+    assert "AI credits" in shop.said(mention.ts)[0]
+    assert shop.slack.calls("users.info") == []
 
 
 def test_somebody_slack_does_not_know_has_no_access(shop: World):

@@ -73,6 +73,7 @@ def test_a_notice_of_the_same_key_is_the_same_notice(mention, notice):
     assert (again.pk, again.text) == (notice.pk, "No credits.")
 
 
+@pytest.mark.case("W3")
 @pytest.mark.django_db(transaction=True)
 def test_a_notice_claimed_by_many_at_once_is_one(mention):
     def claim(_number: int) -> str:
@@ -232,6 +233,7 @@ def test_a_search_that_is_rate_limited_does_not_count_as_not_found(slack, mentio
     assert len(slack.bot_messages("C1", mention.ts)) == 1
 
 
+@pytest.mark.case("U12")
 def test_a_search_goes_through_all_pages_of_a_long_thread(slack, mention, notice, monkeypatch):
     monkeypatch.setattr(posting, "_PAGE", 2)
     for number in range(5):

@@ -81,6 +81,7 @@ def activities(mention: Mention) -> Counter[str]:
     )
 
 
+@pytest.mark.case("W10")
 def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     shop.gateway.answer_next("It is a shop.")

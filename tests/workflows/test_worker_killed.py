@@ -28,6 +28,7 @@ DEATHS = [
 ]
 
 
+@pytest.mark.case("W6")
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_worker_killed_at_any_point_leaves_one_task_and_one_answer(

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 MOST_MESSAGES = 50
 MOST_TEXT = 20_000
 """Characters of all messages together. The oldest messages are left out."""
-_PAGES, _PAGE = 10, 200
+_PAGES, _PAGE = 10, 1000
 """Pages of a thread that are read, and messages in each."""
 _UNREADABLE = "(The messages of the thread could not be read.)"
 _INTRODUCTION = (

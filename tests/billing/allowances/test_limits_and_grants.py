@@ -47,6 +47,7 @@ def test_a_top_up_lifts_the_limit(exhausted):
     assert (state.limited, state.remaining_micro) == (False, CREDIT)
 
 
+@pytest.mark.case("D9")
 def test_a_higher_limit_lifts_it_and_a_lower_one_limits_again(exhausted):
     set_limit(exhausted.organization, AI_CREDITS, 12 * CREDIT + 1)
     assert not published(exhausted.organization).limited
@@ -55,6 +56,7 @@ def test_a_higher_limit_lifts_it_and_a_lower_one_limits_again(exhausted):
     assert published(exhausted.organization).limited
 
 
+@pytest.mark.case("D3")
 def test_removing_the_limit_lifts_it(exhausted):
     set_limit(exhausted.organization, AI_CREDITS, None)
 

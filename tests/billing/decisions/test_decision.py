@@ -47,6 +47,7 @@ def test_below_the_limit_nothing_is_refused():
     assert decision.limited_until is None
 
 
+@pytest.mark.case("D10")
 def test_a_decision_uses_one_now():
     decision = decide(snapshot(1000, 1000, has_grace=True, grace_days=3))
 
@@ -70,6 +71,7 @@ def test_it_warns_from_the_first_threshold_that_the_limit_names():
     assert decide(snapshot(0, 0)).reached == ()
 
 
+@pytest.mark.case("D1")
 @pytest.mark.parametrize("usage", [1000, 1001])
 def test_exactly_at_the_limit_is_limited(usage):
     decision = decide(snapshot(1000, usage))
@@ -80,6 +82,7 @@ def test_exactly_at_the_limit_is_limited(usage):
     assert decision.headroom == 1000 - usage
 
 
+@pytest.mark.case("D2", "D11")
 def test_a_limit_of_zero_limits_before_anything_is_used():
     decision = decide(snapshot(0, 0))
 
@@ -143,6 +146,7 @@ def test_a_marker_of_an_earlier_period_is_ignored(marked, since):
     assert decide(snapshot(1000, 1000, exhausted_since=marked)).exhausted_since == since
 
 
+@pytest.mark.case("D3")
 def test_removing_the_limit_lifts_it_and_clears_the_markers():
     decision = decide(snapshot(None, 5000, exhausted_since=NOW - DAY))
 
@@ -150,6 +154,7 @@ def test_removing_the_limit_lifts_it_and_clears_the_markers():
     assert decision.limit is decision.remaining is decision.headroom is None
 
 
+@pytest.mark.case("D4")
 def test_usage_that_was_never_booked_is_unknown_and_not_zero():
     decision = decide(Snapshot(now=NOW, calendars=MONTHS, terms=[], usage={}, booked=False))
 
@@ -157,6 +162,7 @@ def test_usage_that_was_never_booked_is_unknown_and_not_zero():
     assert decision.usage is None
 
 
+@pytest.mark.case("D4")
 def test_a_limit_works_before_anything_was_booked():
     limited = Snapshot(
         now=NOW, calendars=MONTHS, terms=[LimitTerms(PERIOD_START, 0)], usage={}, booked=False
@@ -166,6 +172,7 @@ def test_a_limit_works_before_anything_was_booked():
     assert decide(limited).usage is None
 
 
+@pytest.mark.case("D5")
 def test_a_bucket_without_grace_is_refused_at_once_whatever_grace_the_account_has():
     assert decide(snapshot(1000, 1000, grace_days=30, has_grace=False)).state is State.LIMITED
 
@@ -184,6 +191,7 @@ class TestGrace:
             )
         )
 
+    @pytest.mark.case("D6")
     def test_it_begins_when_the_limit_is_reached(self):
         decision = self.at(NOW, since=None)
 
@@ -193,6 +201,7 @@ class TestGrace:
         assert decision.limited_until == PERIOD_END
         assert decision.headroom is None
 
+    @pytest.mark.case("D6")
     def test_it_ends_by_the_clock(self):
         assert self.at(NOW + 3 * DAY - timedelta.resolution).state is State.GRACE
         assert self.at(NOW + 3 * DAY).state is State.LIMITED
@@ -242,6 +251,7 @@ def test_a_soft_limit_warns_and_never_refuses():
     assert decision.remaining == 0
 
 
+@pytest.mark.case("D11")
 @pytest.mark.parametrize("limit", [None, 1000])
 @pytest.mark.parametrize("is_hard", [True, False])
 def test_an_inactive_organization_is_limited_until_somebody_acts(limit, is_hard):
@@ -259,6 +269,7 @@ class TestGrants:
 
         assert decide(snapshot(1000, 1005, grants=[top_up])).remaining == 5
 
+    @pytest.mark.case("D11")
     def test_the_score_is_the_start_of_a_grant_that_lifts(self):
         soon = Grant(1, 10, NOW + DAY)
 
@@ -271,6 +282,7 @@ class TestGrants:
         assert decide(snapshot(1000, 1005, grants=[too_small])).limited_until == PERIOD_END
         assert decide(snapshot(0, 5, grants=[too_small])).limited_until == FAR_FUTURE
 
+    @pytest.mark.case("D11")
     def test_exhausted_prepaid_credits_never_come_back_by_themselves(self):
         spent = Grant(1, 10, PERIOD_START)
 
@@ -293,6 +305,7 @@ class TestGrants:
         assert decide(snapshot(5, 0, grants=[Grant(3, 10, NOW)])).valid_until == PERIOD_END
 
 
+@pytest.mark.case("D11")
 def test_the_new_period_starts_from_its_own_usage():
     december = snapshot(1000, 1000, now=PERIOD_END)
 
@@ -350,6 +363,7 @@ def test_nothing_changes_before_the_decision_stops_being_valid(found, share):
     assert replace(again, period_start=decision.period_start) == decision
 
 
+@pytest.mark.case("D11")
 @given(snapshots, st.integers(0, 12))
 def test_the_score_is_the_first_instant_at_which_it_lifts(found, limit):
     found = replace(found, is_hard=True, has_grace=False, organization_active=True)

@@ -31,6 +31,7 @@ def test_the_event_that_reaches_the_limit_is_the_last_one(exhausted, redis_clien
     assert gate.check(exhausted).limited
 
 
+@pytest.mark.case("D9")
 def test_a_top_up_lifts_at_once(exhausted, redis_client):
     grant_credits(exhausted.organization, AI_CREDITS, CREDIT)
 
@@ -38,6 +39,7 @@ def test_a_top_up_lifts_at_once(exhausted, redis_client):
     assert not gate.check(exhausted).limited
 
 
+@pytest.mark.case("Q14")
 def test_a_new_project_of_a_limited_organization_is_limited_from_its_commit(
     exhausted, redis_client
 ):
@@ -47,6 +49,7 @@ def test_a_new_project_of_a_limited_organization_is_limited_from_its_commit(
     assert gate.check(sibling).limited
 
 
+@pytest.mark.case("Q14")
 def test_a_rotated_token_is_limited_and_the_old_one_is_gone(exhausted, redis_client):
     before = exhausted.api_token
 

@@ -37,6 +37,7 @@ def reasons(*items):
     return [result.reason for result in book(*items)]
 
 
+@pytest.mark.case("C3")
 def test_a_ledger_row_has_every_field_of_its_event(project):
     event = usage_event(project, "0.1034", at=datetime.now(UTC) - timedelta(seconds=5))
 
@@ -109,6 +110,7 @@ def test_inserted_rows_have_all_columns_of_the_ledger():
     assert set(LedgerRow._fields) == columns
 
 
+@pytest.mark.case("C7")
 def test_the_same_event_again_is_a_duplicate_and_counts_once(project):
     event = usage_event(project)
 
@@ -116,6 +118,18 @@ def test_the_same_event_again_is_a_duplicate_and_counts_once(project):
     assert statuses(event) == ["duplicate"]
     assert UsageEvent.objects.count() == 1
     assert used(project.organization) == 12 * CREDIT
+
+
+@pytest.mark.case("C7")
+def test_an_event_that_is_delivered_again_after_years_is_a_duplicate(project, monkeypatch):
+    event = usage_event(project)
+    book(event)
+    years_later = timezone.now() + timedelta(days=1000)
+    monkeypatch.setattr(timezone, "now", lambda: years_later)
+
+    assert statuses(event) == ["duplicate"]
+    assert statuses(event | {"distinct_id": "another"}) == ["conflict"]
+    assert UsageEvent.objects.count() == 1
 
 
 def test_events_after_a_duplicate_are_booked(project):
@@ -153,6 +167,7 @@ def test_the_order_of_keys_does_not_change_the_payload(project):
     assert statuses(event, reordered) == ["accepted", "duplicate"]
 
 
+@pytest.mark.case("C7")
 def test_the_same_uuid_with_another_payload_is_a_quarantined_conflict(project):
     event = usage_event(project)
     other = usage_event(project, "0.20", uuid=event["uuid"])
@@ -209,6 +224,7 @@ def test_a_repaired_event_is_booked_after_the_broken_one_was_quarantined(project
     assert statuses(broken, repaired) == ["quarantined", "accepted"]
 
 
+@pytest.mark.case("C5")
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
@@ -405,6 +421,7 @@ class TestProducts:
         assert row.cost_usd == "0.10"
         assert published(project.organization).usage_micro is None
 
+    @pytest.mark.case("C4")
     def test_a_failed_call_is_billable_and_costs_what_the_provider_charged(self, project):
         failed = {"$ai_is_error": True, "$ai_http_status": 529}
         book(usage_event(project, "0", properties=failed))
@@ -429,6 +446,7 @@ class TestPublication:
             result.version,
         )
 
+    @pytest.mark.case("D7")
     def test_usage_of_all_projects_adds_up(self, project):
         set_limit(project.organization, AI_CREDITS, 24 * CREDIT)
         sibling = create_project(project.organization, "Sibling")
@@ -508,6 +526,7 @@ class TestGroups:
 
 
 class TestLateEvents:
+    @pytest.mark.case("C8")
     def test_a_late_event_counts_in_the_period_in_which_it_occurred(self, project):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         book(usage_event(project, "0.01"))
@@ -534,10 +553,16 @@ class TestLateEvents:
         book(usage_event(project))
         assert published(organization).remaining_micro == 18 * CREDIT
 
+    @pytest.mark.case("C8")
     def test_an_event_thirty_five_days_late_is_accepted(self, project):
+        set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         old = timezone.now() - timedelta(days=35)
 
         assert statuses(usage_event(project, at=old)) == ["accepted"]
+
+        late = UsageEvent.objects.get()
+        assert (late.kind, late.occurred_at, late.credits_micro) == ("late", old, 12 * CREDIT)
+        assert not published(project.organization).limited
 
 
 def test_a_result_has_the_version_of_its_account_if_it_has_one(project):

@@ -32,6 +32,7 @@ NO_BATCH = 'The body must be {"batch": [event, …]} or [event, …].'
 TOO_DEEP = "The JSON is nested too deeply."
 
 
+@pytest.mark.case("C7")
 def test_every_item_is_answered_in_the_order_sent(project, deliveries):
     event = usage_event(project)
     broken = usage_event(project, "NaN")

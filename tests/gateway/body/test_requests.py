@@ -189,6 +189,7 @@ def test_any_body_keeps_its_meaning_except_for_added_fields(fields, separators, 
         assert request.sent_body(99).startswith(body.rstrip()[:-1])
 
 
+@pytest.mark.case("G17")
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | BODIES.map(
     msgspec.json.encode))  # fmt: skip
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
@@ -233,6 +234,7 @@ def fields() -> bytes:
     return b",".join(b'"%d":1' % number for number in range(990_000))
 
 
+@pytest.mark.case("G17")
 @pytest.mark.parametrize(
     "rest",
     [

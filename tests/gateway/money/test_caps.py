@@ -117,6 +117,7 @@ def test_a_run_costs_no_more_than_was_accepted_over_all_its_tokens(world: World,
     world.booked(project, passed + 1)
 
 
+@pytest.mark.case("U7")
 def test_dearer_calls_later_in_the_run_stay_within_what_was_accepted(world: World, project) -> None:
     token = world.tollgate.token(project, accepted_micro=3_000_000)
     assert world.post(token).status_code == 200
@@ -129,6 +130,7 @@ def test_dearer_calls_later_in_the_run_stay_within_what_was_accepted(world: Worl
     assert COST + passed * COST < spent <= 3_000_000
 
 
+@pytest.mark.case("U7")
 def test_an_answer_is_cut_off_where_it_would_cost_more_than_was_accepted(
     world: World, project
 ) -> None:

@@ -103,6 +103,7 @@ def test_no_other_name_has_a_price(provider: str, model: str, odd: str) -> None:
             Prices({}).rates(provider, name)
 
 
+@pytest.mark.case("C6")
 def test_a_model_that_only_shares_a_prefix_with_a_known_one_is_refused(world: World) -> None:
     project, before = world.tollgate.project(credits=100), len(world.provider.requests)
     body = messages_body(model="claude-haiku-4-5,claude-opus-4-5")

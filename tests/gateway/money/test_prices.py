@@ -80,6 +80,7 @@ def test_an_unknown_model_has_no_price() -> None:
         Prices({}).rates("anthropic", "a-model-nobody-knows")
 
 
+@pytest.mark.case("C6")
 def test_an_operator_sets_prices_for_one_model_or_for_all_unknown_ones() -> None:
     price = {"input_mtok": "1", "output_mtok": "2"}
     prices = Prices({"ours": price, "*": {"input_mtok": "10", "output_mtok": "20"}})

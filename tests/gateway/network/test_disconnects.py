@@ -40,6 +40,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+@pytest.mark.case("G12")
 def test_leaving_a_stream_costs_what_the_provider_charges(world: World) -> None:
     chunks = messages_stream(pieces=20)
     world.provider.script = lambda _: Script(200, SSE_HEADERS, chunks, between=0.02)

@@ -123,6 +123,7 @@ def kept(world: World, size: int) -> None:
     wait_until(lambda: world.metric("tollgate_gateway_body_bytes") == size, what=f"{size} kept")
 
 
+@pytest.mark.case("G17")
 def test_bodies_beyond_the_budget_are_asked_to_retry(narrow: World) -> None:
     tokens = [narrow.tollgate.token(narrow.tollgate.project(credits=10_000)) for _ in range(3)]
     body = body_of(300_000)

@@ -68,6 +68,7 @@ def assert_refused(answer: httpx.Response, path: str, status: int) -> None:
     assert document == body_of(path, status)
 
 
+@pytest.mark.case("G5")
 @pytest.mark.parametrize("path", APIS)
 def test_a_limited_team_is_refused_in_the_shape_of_the_api(world, limited, path) -> None:
     before = len(world.provider.requests)

@@ -46,6 +46,7 @@ def test_the_reset_date_is_in_the_limits_time_zone(zone: str, shown: str) -> Non
     assert shown in refusal.message
 
 
+@pytest.mark.case("G6")
 def test_a_bucket_without_its_own_text_has_a_general_one(world: World) -> None:
     project = world.tollgate.project(credits=100, resource="posthog_code_credits")
     world.tollgate.limit(project, "posthog_code_credits")
@@ -142,6 +143,7 @@ def test_credits_held_by_other_calls_are_not_reported_as_missing(
     assert world.reports(project) == []
 
 
+@pytest.mark.case("G1")
 @pytest.mark.parametrize("path", ["/nothing/v1/messages", "/nothing/v1/chat/completions"])
 def test_an_unknown_product_is_refused_by_name(world: World, path: str) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=100))
@@ -233,6 +235,7 @@ def test_a_token_of_several_projects_names_the_one_that_pays(world: World) -> No
     assert world.tollgate.events_of(first) == []
 
 
+@pytest.mark.case("G10")
 def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
     project, stranger = world.tollgate.project(credits=9), world.tollgate.project(credits=9)
     token = world.tollgate.token(project)
@@ -240,6 +243,7 @@ def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
     refused(world, answer, 403)
 
 
+@pytest.mark.case("C6")
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -321,6 +325,7 @@ def test_a_websocket_request_gets_426(world: World) -> None:
     assert answer.headers["upgrade"] == "HTTP/1.1"
 
 
+@pytest.mark.case("G17")
 def test_a_body_beyond_the_limit_is_refused_with_413(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9))
     answer = world.post(token, body=b"x" * (33 * 1024 * 1024))

@@ -52,6 +52,7 @@ def entry(redis_client, project) -> Entry | None:
 
 
 # --- rows and scores -----------------------------------------------------------------------------
+@pytest.mark.case("D7")
 def test_a_block_reaches_every_project_of_the_organization_and_nobody_else(
     accounts, project, other_project, stranger, redis_client
 ):

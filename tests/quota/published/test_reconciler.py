@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
@@ -82,6 +83,7 @@ def test_at_rest_there_is_nothing_to_repair(accounts, project, stranger, reconci
     assert (repairs(), contents(redis_client)) == before
 
 
+@pytest.mark.case("Q8")
 def test_a_published_block_that_somebody_removed_is_restored(
     accounts, project, reconciler, redis_client
 ):
@@ -199,6 +201,7 @@ def test_a_new_project_that_never_reached_redis_is_repaired(
     assert newer.api_token in contents(redis_client)
 
 
+@pytest.mark.case("Q7")
 def test_expired_scores_are_pruned(accounts, project, reconciler, redis_client):
     redis_client.zadd(LIMITS, {"phc_anybody": 1_000_000_000, project.api_token: 5})
     reconciler.tick()
@@ -217,6 +220,7 @@ def test_entries_of_a_deleted_organization_are_removed(stranger, reconciler, red
 
 
 # --- wiped and restored --------------------------------------------------------------------------
+@pytest.mark.case("Q13")
 def test_a_wiped_redis_is_rebuilt_and_trusted_again(accounts, project, reconciler, redis_client):
     state = accounts.limit()
     redis_client.flushall()
@@ -281,6 +285,7 @@ def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client
     assert redis_client.pttl(limited_set.MARKER) <= 5000
 
 
+@pytest.mark.case("Q13")
 def test_an_old_snapshot_is_repaired_before_it_is_trusted(
     accounts, project, stranger, own_redis, tmp_path
 ):
@@ -327,6 +332,7 @@ def test_redis_follows_the_database_back_to_an_old_backup(
 
 
 # --- by hand -------------------------------------------------------------------------------------
+@pytest.mark.case("Q8")
 def test_a_block_set_by_hand_is_recorded_reported_and_left_alone(
     project, stranger, reconciler, redis_client, feed
 ):
@@ -401,6 +407,7 @@ def test_a_member_that_cannot_be_a_token_is_ignored(project, reconciler, redis_c
     assert SetMember.objects.get(origin=SetMember.Origin.BY_HAND).token == project.api_token
 
 
+@pytest.mark.case("Q13")
 def test_blocks_set_by_hand_are_lost_with_the_redis_they_were_in(
     project, reconciler, redis_client, feed
 ):
@@ -539,6 +546,49 @@ def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkey
     monkeypatch.setattr(reconciler_module, "close_old_connections", lambda: None)
     Reconciler().run(Stop())
     assert pauses == [0.75, 1.25, 1.75, 0.75]
+
+
+@pytest.fixture
+def running() -> Iterator[Reconciler]:
+    """A reconciler that works on a thread, as its process does."""
+    reconciler, stop = Reconciler(), threading.Event()
+    thread = threading.Thread(target=reconciler.run, args=[stop])
+    thread.start()
+    yield reconciler
+    stop.set()
+    thread.join(60)
+
+
+@pytest.mark.case("Q13")
+@pytest.mark.django_db(transaction=True)
+def test_a_wiped_set_is_restored(accounts, project, redis_client, running):
+    accounts.limit()
+    wait_until(marker.current, what="the marker")
+    redis_client.flushall()
+    wait_until(lambda: contents(redis_client) and marker.current(), what="the repair")
+    assert contents(redis_client).keys() == {project.api_token}
+
+
+@pytest.mark.case("Q13")
+@pytest.mark.django_db(transaction=True)
+def test_an_old_snapshot_is_corrected(accounts, project, stranger, own_redis, tmp_path, running):
+    their_accounts = Accounts(stranger.organization, version=10)
+    their_accounts.limit()
+    wait_until(lambda: contents(own_redis.client) and marker.current(), what="the first state")
+    own_redis.stop()
+    shutil.copytree(tmp_path / "data", tmp_path / "snapshot")
+    own_redis.start()
+    wait_until(marker.current, what="the marker")
+    accounts.limit()
+    their_accounts.allow()
+    wait_until(lambda: set(contents(own_redis.client)) == {project.api_token}, what="the change")
+    own_redis.stop()
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "data")
+    own_redis.start()
+    wait_until(
+        lambda: set(contents(own_redis.client)) == {project.api_token}, what="the correction"
+    )
 
 
 @pytest.mark.django_db(transaction=True)

@@ -14,6 +14,7 @@ from tests.quota.world import LIMITS, run_commit_hooks
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.case("Q1")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -41,12 +42,14 @@ def test_one_callers_refusal_does_not_affect_another_caller(
         assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
 
 
+@pytest.mark.case("Q4")
 @pytest.mark.parametrize("scope", ["project:read", "llm_gateway:read"])
 def test_one_of_two_scopes_is_enough(client, accounts, project, scope):
     _, key = credentials.issue_personal_api_key(project.organization, "poller", [scope])
     assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
 
 
+@pytest.mark.case("Q5")
 @pytest.mark.parametrize("scopes", [[], ["billing:read"]])
 def test_a_key_with_neither_scope_is_told_which_it_needs(client, accounts, project, scopes):
     _, key = credentials.issue_personal_api_key(project.organization, "poller", scopes)
@@ -55,11 +58,13 @@ def test_a_key_with_neither_scope_is_told_which_it_needs(client, accounts, proje
     assert "project:read or llm_gateway:read" in response.json()["detail"]
 
 
+@pytest.mark.case("Q4")
 def test_an_oauth_token_of_the_project_is_answered(client, accounts, project):
     token = credentials.mint_product_token(project, "slack_app_routing", timedelta(hours=1))
     assert client.get(path(project.pk), headers=bearer(token)).status_code == 200
 
 
+@pytest.mark.case("Q2")
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_stranger_learns_nothing_not_even_that_the_project_exists(
     ask, accounts, project, stranger, warm
@@ -72,6 +77,7 @@ def test_a_stranger_learns_nothing_not_even_that_the_project_exists(
     assert theirs.json() == missing.json()
 
 
+@pytest.mark.case("Q3")
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_key_of_a_sibling_project_is_refused(ask, accounts, project, warm):
     sibling = Project.objects.create(organization=project.organization, name="Sibling")
@@ -93,6 +99,7 @@ def test_a_member_may_ask_from_their_session(client, accounts, project, stranger
     assert client.get(path(stranger.pk)).status_code == 404
 
 
+@pytest.mark.case("Q15")
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_other_methods_are_not_allowed(client, key, accounts, project, method):
     response = getattr(client, method)(path(project.pk), headers=bearer(key))

@@ -15,6 +15,7 @@ from tests.quota.world import SUSPENDED
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.case("Q6")
 @pytest.mark.parametrize("source", ["redis", "database"])
 def test_the_answer_has_the_shape_that_clients_rely_on(
     ask, accounts, project, trusted_redis, source
@@ -64,6 +65,7 @@ def test_both_stores_give_the_same_answer(ask, accounts, project, trusted_redis)
     assert ask(project).headers["ETag"] == from_database.headers["ETag"]
 
 
+@pytest.mark.case("Q10")
 @pytest.mark.parametrize("source", ["redis", "database"])
 def test_unknown_amounts_are_null_and_not_zero(ask, accounts, project, trusted_redis, source):
     accounts.allow(usage_micro=None, limit_micro=None, remaining_micro=None, allotment_micro=None)
@@ -81,11 +83,13 @@ def test_amounts_are_exact_to_the_micro_credit(ask, accounts, project, trusted_r
     assert b'"usage":1e-06,"limit":2000.0,"remaining":1999.999999' in response.content
 
 
+@pytest.mark.case("Q10")
 def test_an_account_that_was_never_decided_is_unknown(ask, project):
     answer = ai_credits(ask(project))
     assert (answer["limited"], answer["state"], answer["limit"]) == (False, "unknown", None)
 
 
+@pytest.mark.case("Q11")
 def test_an_inactive_organization_is_answered_as_limited(ask, accounts, project, trusted_redis):
     accounts.limit(reason="organization_inactive", limited_until=FAR_FUTURE, resets_at=None)
     trusted_redis()
@@ -108,6 +112,7 @@ def test_a_grace_is_shown_and_does_not_limit(
     assert redis_client.zscore(SUSPENDED, project.api_token) == ends
 
 
+@pytest.mark.case("Q9")
 def test_each_project_has_its_own_answer(ask, client, accounts, project, stranger, trusted_redis):
     accounts.limit()
     trusted_redis()

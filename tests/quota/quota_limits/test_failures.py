@@ -33,6 +33,7 @@ def test_a_dead_redis_says_so_and_is_not_asked_again_at_once(accounts, project, 
         assert quota_redis.health.disruptions == disruptions
 
 
+@pytest.mark.case("Q12")
 def test_a_dead_redis_is_answered_from_the_database(ask, accounts, project, own_redis):
     accounts.limit()
     own_redis.stop()
@@ -41,6 +42,7 @@ def test_a_dead_redis_is_answered_from_the_database(ask, accounts, project, own_
     assert ai_credits(ask(project))["limited"] is False
 
 
+@pytest.mark.case("Q12")
 def test_a_redis_that_hangs_costs_one_caller_a_second_and_not_the_next(
     ask, accounts, project, trusted_redis, monkeypatch, production_timeouts, own_redis
 ):
@@ -71,6 +73,7 @@ def test_nonsense_in_redis_is_answered_from_the_database(
     assert ai_credits(ask(project))["limited"] is True
 
 
+@pytest.mark.case("Q12")
 @pytest.mark.parametrize("redis_is", ["down", "not trusted"])
 def test_without_any_store_the_answer_is_503_with_retry_after(
     ask, accounts, project, trusted_redis, monkeypatch, redis_client, redis_is
@@ -104,6 +107,7 @@ def test_a_dead_database_is_not_noticed_while_redis_is_trusted(
     assert ai_credits(ask(project))["limited"] is True
 
 
+@pytest.mark.case("Q13")
 def test_limited_projects_stay_limited_after_a_wipe(
     ask, accounts, project, trusted_redis, redis_client
 ):

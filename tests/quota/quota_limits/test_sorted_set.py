@@ -13,6 +13,7 @@ from tests.quota.world import LIMITS, run_commit_hooks
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.case("Q8")
 def test_a_block_set_by_hand_limits_at_the_next_request_until_it_is_removed(
     ask, accounts, project, trusted_redis, redis_client
 ):
@@ -40,6 +41,7 @@ def test_any_score_in_the_future_limits(ask, accounts, project, trusted_redis, r
     assert ai_credits(ask(project))["limited"] is True
 
 
+@pytest.mark.case("Q7")
 @pytest.mark.parametrize("score", ["-inf", -5, 0, 1_000_000_000])
 def test_a_score_in_the_past_does_not_limit(
     ask, accounts, project, trusted_redis, redis_client, score
@@ -65,6 +67,7 @@ def test_a_published_block_that_was_removed_by_hand_admits(
     assert (answer["limited"], answer["state"], answer["usage"]) == (False, "ok", 2000.0)
 
 
+@pytest.mark.case("Q14")
 def test_a_rotated_token_of_a_limited_project_is_limited_from_the_commit_on(
     ask, accounts, project, trusted_redis, redis_client
 ):

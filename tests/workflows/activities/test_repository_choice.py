@@ -168,6 +168,7 @@ def test_two_named_repositories_are_left_to_the_model(two_repositories: World):
     assert chosen() == "acme/shop"
 
 
+@pytest.mark.case("W7")
 def test_a_classifier_without_credits_leads_to_a_denial_in_the_right_thread(
     two_repositories: World,
 ):
@@ -207,6 +208,7 @@ def test_all_calls_of_a_mention_are_one_trace(two_repositories: World):
     assert trace_of(mention.workflow_id) in choosing.headers["traceparent"]
 
 
+@pytest.mark.case("W7")
 def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World):
     world = two_repositories
     world.gateway.fail_next(500, times=2)
@@ -227,6 +229,7 @@ def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World
     assert not world.slack.bot_messages("C1", mention.ts)[0].get("blocks")
 
 
+@pytest.mark.case("S30")
 def test_the_first_of_two_choices_counts(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
@@ -239,6 +242,7 @@ def test_the_first_of_two_choices_counts(two_repositories: World):
     assert len(world.gateway.requests(AGENT)) == 1
 
 
+@pytest.mark.case("S30", "W2")
 def test_credits_that_end_while_the_picker_is_open_are_noticed_before_anything_is_made(
     two_repositories: World,
 ):
@@ -275,6 +279,7 @@ def test_a_repository_of_another_organization_cannot_be_chosen(two_repositories:
     assert not CodingTask.objects.exists()
 
 
+@pytest.mark.case("S30")
 def test_an_unused_picker_expires_with_a_message(two_repositories: World, hurried):
     hurried(picker_seconds=0.2)
     world = two_repositories

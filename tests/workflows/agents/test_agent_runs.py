@@ -139,6 +139,7 @@ def test_a_project_with_the_reading_agent_needs_no_agent_worker(coding: World, w
     assert not RunChange.objects.exists()
 
 
+@pytest.mark.case("W10")
 def test_a_refused_run_pauses_and_goes_on_where_it_stopped(coding: World, agents, hurried):
     hurried(recheck_seconds=3600)
     coding.gateway.refuse_next("slack_app")
@@ -225,6 +226,28 @@ def test_a_stop_while_publishing_prevents_the_push_or_says_that_it_had_begun(
     assert answer.endswith("which is pushed." if at == "push" else "The work was stopped first.")
     assert (change.branch in run_git(upstream, "branch", "--list")) == (at == "push")
     assert (change.pushed_at is not None) == (at == "push")
+
+
+@pytest.mark.case("U6")
+def test_a_stop_between_the_answer_and_its_publishing_loses_no_answer(
+    coding: World, agents, monkeypatch
+):
+    collect = AgentRuns.collect
+
+    def collect_then_stop(*arguments, **options):
+        collected = collect(*arguments, **options)
+        order = coding.mention("stop", thread_ts=Mention.objects.first().thread_ts)
+        stop_orders.obey(order)
+        return collected
+
+    monkeypatch.setattr(AgentRuns, "collect", collect_then_stop)
+    mention = coding.start("echo a > b; echo Done")
+    wait_for_close(mention.workflow_id)
+    stopped, answer = coding.wait_until_said(mention.ts, 2)
+    assert stopped.startswith("Stopped, as <@U1> asked.")
+    assert answer.startswith("Done")
+    assert answer.endswith("The work was stopped first.")
+    assert RunChange.objects.get().pushed_at is None
 
 
 def test_a_run_waits_for_a_place_of_its_project_and_says_so(coding: World, agents, settings):

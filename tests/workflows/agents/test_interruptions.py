@@ -49,6 +49,7 @@ def killed(coding: World, sandbox: Bubblewrap, tmp_path: Path):
     process.wait()
 
 
+@pytest.mark.case("W6")
 @pytest.mark.timeout(300)
 def test_a_worker_killed_at_any_point_publishes_once_and_says_so_once(
     coding: World, sandbox: Bubblewrap, environment, settings, tmp_path, clone_urls

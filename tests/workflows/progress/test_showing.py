@@ -194,6 +194,7 @@ def test_progress_of_an_erased_run_is_deleted_and_not_shown_again(slack, mention
     assert texts(slack, mention) == []
 
 
+@pytest.mark.case("U4")
 def test_a_bot_that_was_removed_from_the_channel_answers_directly(slack, mention, reported):
     look()
     slack.add_channel("C1", is_member=False)

@@ -72,6 +72,7 @@ def test_a_run_below_the_threshold_begins_unasked(asking: World):
     assert run_of(mention).accepted_micro is None
 
 
+@pytest.mark.case("U7")
 @pytest.mark.usefixtures("worker")
 def test_nothing_begins_before_the_click_whose_number_becomes_the_cap(
     asking: World, client: Client

@@ -37,10 +37,12 @@ def join(organization: Organization, email: str, **fields) -> None:
 
 
 # --- everyone ------------------------------------------------------------------------------------
+@pytest.mark.case("S31")
 def test_full_members_of_the_workspace_may_use_it_by_default(workspace):
     assert access.check(workspace, "U2") is Access.GRANTED
 
 
+@pytest.mark.case("S31", "U9")
 @pytest.mark.parametrize(
     "profile",
     [
@@ -74,11 +76,13 @@ def for_members(workspace) -> SlackWorkspace:
     return workspace
 
 
+@pytest.mark.case("S31")
 def test_a_member_is_known_by_the_address_of_the_slack_profile(for_members, organization):
     join(organization, "Carl@ACME.example")
     assert access.check(for_members, "U2") is Access.GRANTED
 
 
+@pytest.mark.case("S31")
 def test_a_user_who_is_not_a_member_is_told_how_to_get_access(for_members):
     answer = access.check(for_members, "U2")
     assert answer is Access.NOT_A_MEMBER

@@ -136,6 +136,7 @@ def refuse_everything(slack, error: str) -> None:
         slack.fail_next(method, error, times=20)
 
 
+@pytest.mark.case("U2")
 def test_the_document_lists_what_is_tried_here():
     table = DOCUMENT.read_text().partition("## What Slack refuses")[2].partition("\n## ")[0]
     listed = {}
@@ -153,6 +154,7 @@ def test_the_document_lists_what_is_tried_here():
 class TestErrors:
     """Every documented error of `chat.postMessage`."""
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", REFUSED_HERE)
     def test_answers_that_the_thread_refuses_go_to_a_direct_message(self, slack, answer, error):
         slack.fail_next("chat.postMessage", error)
@@ -161,6 +163,7 @@ class TestErrors:
         assert texts(slack.direct_messages("U1")) == [SHORT]
         assert slack.calls("files.getUploadURLExternal") == []
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", REFUSED)
     def test_answers_refused_as_text_become_a_file(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
@@ -171,6 +174,7 @@ class TestErrors:
         assert answer.message_ts == posted["ts"]
         assert len(slack.calls("chat.postMessage")) == 1
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", REFUSED)
     def test_answers_refused_as_one_message_become_several(
         self, slack, mention, long_answer, error
@@ -183,6 +187,7 @@ class TestErrors:
         assert "".join(texts(posted)).split() == LONG.split()
         assert long_answer.message_ts == posted[0]["ts"]
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", LATER)
     def test_temporary_failures_are_posted_later(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
@@ -191,6 +196,7 @@ class TestErrors:
         assert (answer.state, answer.destination) == ("sent", "thread")
         assert texts(slack.bot_messages("C1", mention.ts)) == [SHORT]
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", UNKNOWN)
     def test_messages_with_unknown_outcome_are_searched_for(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
@@ -205,6 +211,7 @@ class TestErrors:
         assert deliver(answer).state == ("pending" if status == 429 else "sending")
         assert answer.destination == "thread"
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize("error", DISCONNECTED)
     def test_without_a_connection_it_is_kept_for_the_page(self, slack, answer, error):
         slack.fail_next("chat.postMessage", error)
@@ -224,6 +231,7 @@ class TestCommonErrors:
             notices, "client_for", lambda each: client.client_for(each, timeout=0.3)
         )
 
+    @pytest.mark.case("U2")
     @pytest.mark.parametrize(
         ("error", "destination"),
         [

@@ -10,6 +10,7 @@ from workflows.slack.block_kit import sections
 from workflows.slack.mrkdwn import from_markdown
 
 
+@pytest.mark.case("U10")
 @pytest.mark.parametrize(
     ("markdown", "mrkdwn"),
     [
@@ -39,6 +40,7 @@ def test_markdown_becomes_mrkdwn(markdown: str, mrkdwn: str):
     assert from_markdown(wording.escape(markdown)) == mrkdwn
 
 
+@pytest.mark.case("U10")
 @pytest.mark.parametrize("mention", ["<@U1>", "<!channel>", "<!subteam^S1>", "<#C1>", "@here"])
 def test_nobody_is_mentioned(mention: str):
     blocks = sections(wording.answer(f"hello {mention}"))
@@ -48,6 +50,7 @@ def test_nobody_is_mentioned(mention: str):
     assert blocks[0]["text"]["verbatim"]
 
 
+@pytest.mark.case("U10")
 @pytest.mark.parametrize(
     "text",
     [

@@ -9,7 +9,9 @@ from django.utils import timezone
 from projects.models import Organization, Project, SlackName, SlackWorkspace
 from projects.slack_names import SlackId, names_of
 from tests.fakes import FakeSlack
+from tests.stopwatch import Stopwatch
 from workflows import tasks
+from workflows.slack.names import PER_WORKSPACE
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +52,20 @@ def test_a_page_shows_the_id_until_the_name_is_known(workspace, slack):
     assert sorted(lookups(slack)) == ["conversations.info", "users.info"]
 
 
+@pytest.mark.case("U12")
+def test_ten_thousand_channels_are_looked_up_little_by_little(workspace, slack):
+    ids = [f"C{number:05}" for number in range(10_000)]
+    with Stopwatch() as waited:
+        assert names(workspace, *ids) == {}
+        assert names(workspace, *ids) == {}
+    assert waited.seconds < 3
+    assert SlackName.objects.count() == 10_000
+    for sweeps in (1, 2):
+        tasks.look_up_slack_names()
+        assert len(lookups(slack)) == sweeps * PER_WORKSPACE
+
+
+@pytest.mark.case("U9")
 def test_a_name_is_looked_up_at_most_once_a_day(workspace, slack):
     names(workspace, "U2")
     for _ in range(3):

@@ -125,6 +125,7 @@ def test_erased_words_are_left_out(thread: Thread, kept_as):
     assert "my secret" not in read
 
 
+@pytest.mark.case("U12")
 def test_the_newest_messages_of_a_long_thread_are_shown(thread: Thread):
     for number in range(60):
         thread.say(f"message {number:03} " + "x" * 1_000)
@@ -132,6 +133,16 @@ def test_the_newest_messages_of_a_long_thread_are_shown(thread: Thread):
     assert "message 059" in read
     assert "message 030" not in read
     assert len(read) < thread_context.MOST_TEXT + 2_000
+
+
+@pytest.mark.case("U12")
+@pytest.mark.parametrize("messages", [2_000, 2_500])
+def test_the_newest_of_thousands_of_messages_are_shown(thread: Thread, messages: int):
+    for number in range(messages):
+        thread.say(f"message {number:04}")
+    read = thread_context.read(thread.run())
+    assert f"message {messages - 1:04}" in read
+    assert f"message {messages - thread_context.MOST_MESSAGES - 1:04}" not in read
 
 
 @pytest.mark.parametrize("error", ["ratelimited", "missing_scope", "internal_error"])

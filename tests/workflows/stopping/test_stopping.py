@@ -1,14 +1,17 @@
 """An order to stop ends a run. Afterwards nothing is posted and no credits are used."""
 
+from functools import partial
+
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from coding_tasks import creation
+from coding_tasks import creation, runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import terminate, wait_for_close
+from tests.workflows.threads import at_once
 from tests.workflows.world import World
 from workflows import client, closing, denials, tasks
 from workflows.activities import thread
@@ -56,6 +59,55 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert said.startswith("Stopped, as <@U1> asked.")
     mention.refresh_from_db()
     assert mention.state == Mention.State.STOPPED
+
+
+@pytest.mark.case("U6")
+@pytest.mark.parametrize("first", ["answer", "stop"])
+def test_the_thread_says_which_came_first_the_answer_or_the_stop(shop: World, monkeypatch, first):
+    shop.gateway.answer_next("It is a shop.")
+    store = runs.store
+
+    def store_beside_a_stop(run, *given, **options):
+        if first == "stop":
+            order(shop, Mention.objects.get(ts=run.message_ts))
+        store(run, *given, **options)
+        if first == "answer":
+            order(shop, Mention.objects.get(ts=run.message_ts))
+
+    monkeypatch.setattr(runs, "store", store_beside_a_stop)
+    mention = shop.start()
+    wait_for_close(mention.workflow_id)
+    shop.send_all()
+    run = TaskRun.objects.get()
+    said = shop.said(mention.ts)
+    if first == "stop":
+        assert (run.state, run.answer) == (TaskRun.State.STOPPED, "")
+        assert [text[:8] for text in said] == ["Stopped,"]
+    else:
+        assert (run.state, run.answer) == (TaskRun.State.SUCCEEDED, "It is a shop.")
+        assert said.count("It is a shop.") == 1
+        assert len(said) == 2
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.STOPPED
+    assert not OAuthAccessToken.objects.exists()
+
+
+@pytest.mark.case("U6")
+def test_an_answer_and_a_stop_at_once_never_contradict_each_other(shop: World):
+    for _ in range(5):
+        shop.gateway.hold_next()
+        asked = len(shop.gateway.requests(AGENT))
+        mention = shop.start()
+        wait_until(lambda: len(shop.gateway.requests(AGENT)) > asked, what="the call")  # noqa: B023
+        at_once(shop.gateway.release, partial(order, shop, mention))
+        wait_for_close(mention.workflow_id)
+        shop.send_all()
+        run = TaskRun.objects.get(message_ts=mention.ts)
+        said = shop.said(mention.ts)
+        assert run.state in (TaskRun.State.STOPPED, TaskRun.State.SUCCEEDED)
+        assert said.count(run.answer) == (run.state == TaskRun.State.SUCCEEDED)
+        assert len(said) == (2 if run.answer else 1)
+        assert not OAuthAccessToken.objects.filter(task_run_id=run.pk).exists()
 
 
 def test_a_mention_that_joined_the_task_before_a_late_order_begins_anew(shop: World):
