@@ -11,12 +11,13 @@ from django.db.models import Q
 from billing.products import BUCKETS
 from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
-from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.kept_changes import ChangeUndo, RunChange, TaskBranch
 from coding_tasks.repositories.clone_urls import validate_clone_url
 from projects.models import Membership, Project, SlackWorkspace, User
 
 __all__ = [
     "AcceptedRequest",
+    "ChangeUndo",
     "ChannelDefault",
     "CodingTask",
     "GitCredential",

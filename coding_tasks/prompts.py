@@ -6,6 +6,11 @@ from coding_tasks.assignments import Turn
 from coding_tasks.models import TaskRun
 
 _EARLIER = "Earlier in this conversation:"
+_STOPPED = (
+    "The work on the request below was stopped before it was done. Go on with it. Look at the "
+    "files first: they may or may not have what you had changed."
+)
+"""The beginning of a request that goes on with another. The other request follows."""
 
 
 def prompt_of(run: TaskRun, material: str, *, resumes: bool) -> str:
@@ -25,6 +30,11 @@ def prompt_of(run: TaskRun, material: str, *, resumes: bool) -> str:
         parts.insert(0, _EARLIER)
     parts.append(f"Now do this:\n{request}" if parts else request)
     return _cut("\n\n".join(parts), MOST_PROMPT)
+
+
+def going_on(request: str) -> str:
+    """Return the request that goes on with stopped work. `request` is what was asked for."""
+    return request if request.startswith(_STOPPED) else f"{_STOPPED}\n{request}"
 
 
 def _cut(text: str, size: int) -> str:

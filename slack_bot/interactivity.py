@@ -29,9 +29,9 @@ from slack_bot.payloads import (
     timestamp,
 )
 from slack_bot.signature import signed_by_slack
-from workflows import client, confirmations, notices, wording
+from workflows import client, confirmations, notices, run_buttons, undoing, wording
 from workflows.home import openings
-from workflows.intake import stop_orders
+from workflows.intake import repeating, stop_orders
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
 from workflows.progress import stop_button
@@ -70,7 +70,13 @@ def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        if _agree(payload) or _stop(payload) or _answer_quote(payload):
+        if (
+            _agree(payload)
+            or _stop(payload)
+            or _answer_quote(payload)
+            or _repeat(payload)
+            or _undo(payload)
+        ):
             return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
@@ -145,6 +151,38 @@ def _answer_quote(payload: dict[str, Any]) -> bool:
     for workspace in filter(None, map(installations.find, installations_of(payload))):
         if user_id and run_id:
             answering.answer(workspace, run_id, user_id, answer, timezone.now())
+    return True
+
+
+def _repeat(payload: dict[str, Any]) -> bool:
+    """Take a click that starts work again or goes on with it; return whether it was one."""
+    action = action_of(payload, run_buttons.RETRY, run_buttons.GO_ON)
+    if not action:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    click = repeating.Click(
+        value=text(action.get("value"), 200),
+        user_id=user_id,
+        ts=timestamp(action.get("action_ts")) or f"{time.time():.6f}",
+        goes_on=action["action_id"] == run_buttons.GO_ON,
+    )
+    if user_id:
+        repeating.take_click(
+            filter(None, map(installations.find, installations_of(payload))), click
+        )
+    return True
+
+
+def _undo(payload: dict[str, Any]) -> bool:
+    """Take a click that takes a change back; return whether it was one."""
+    action = action_of(payload, run_buttons.UNDO)
+    if not action:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    run_id = run_buttons.change_of(text(action.get("value"), 200))
+    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    if user_id and run_id:
+        undoing.take_click(workspaces, run_id, user_id)
     return True
 
 

@@ -12,10 +12,10 @@ from django.urls import reverse
 from billing.credits import display
 from billing.reports.usage import usage_of_run
 from coding_tasks.kept_changes import TaskBranch
-from coding_tasks.models import RunChange, TaskRun
-from workflows import edits, wording
+from coding_tasks.models import ChangeUndo, RunChange, TaskRun
+from workflows import edits, run_buttons, wording
 from workflows.models import ERASED, Notice
-from workflows.slack.block_kit import FOOTER, Block, context, sections
+from workflows.slack.block_kit import FOOTER, Block, buttons, context, sections
 from workflows.slack.splitting import length
 
 ANSWER_KEY = "answer:"
@@ -27,7 +27,14 @@ _MOST_EDITED = 3_900  # chat.update takes texts of up to 4,000 characters
 
 def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
     """Return the blocks of a run's answer. `text` is the escaped answer."""
-    return [*sections(text), context(_footer(run, micro), block_id=FOOTER)]
+    shown = sections(text)
+    undo = [buttons(run_buttons.undo(run.pk))] if shown and _can_be_undone(run) else []
+    return [*shown, *undo, context(_footer(run, micro), block_id=FOOTER)]
+
+
+def fits_an_edit(notice: Notice) -> bool:
+    """Return whether Slack takes an edit of the answer's message."""
+    return length(notice.text) <= _MOST_EDITED
 
 
 def correct_cost(notice: Notice, now: datetime) -> bool:
@@ -37,7 +44,7 @@ def correct_cost(notice: Notice, now: datetime) -> bool:
     is_last = now >= (notice.sent_at or now) + LAST_CHECK
     again = None if is_last else (notice.sent_at or now) + LAST_CHECK
     Notice.objects.filter(pk=notice.pk).update(cost_micro=micro, cost_due_at=again)
-    if micro == notice.cost_micro or notice.text == ERASED or length(notice.text) > _MOST_EDITED:
+    if micro == notice.cost_micro or notice.text == ERASED or not fits_an_edit(notice):
         return False
     return edits.revise(notice, notice.text, blocks_of(run, notice.text, micro))
 
@@ -51,6 +58,11 @@ def page_of(run: TaskRun) -> str:
     """Return the address of the run's page in the admin, with its transcript and its change."""
     path = reverse("admin:coding_tasks_taskrun_change", args=[run.pk])
     return f"{settings.PUBLIC_URL}{path}"
+
+
+def _can_be_undone(run: TaskRun) -> bool:
+    changed = RunChange.objects.filter(run=run).exists()
+    return changed and not ChangeUndo.objects.filter(run=run).exists()
 
 
 def _footer(run: TaskRun, micro: int) -> str:

@@ -52,6 +52,21 @@ def push(mirrors: Mirrors, remote: Remote, commit: str, branch: str) -> Pushed |
     return _rejection(ended, report.decode(errors="replace"), branch)
 
 
+def put_back(
+    mirrors: Mirrors, remote: Remote, branch: str, *, was: str, to: str
+) -> Pushed | Rejected:
+    """Have the branch point at `to` again, or delete it if `to` is empty.
+
+    It is rejected as not fast-forward if the branch doesn't point at `was` any more. Raises
+    `PublishingFailed`.
+    """
+    with mirrors.reading(remote) as mirror:
+        ended, report = mirror.put_back(remote, branch, was=was, to=to)
+    if ended.status == 0:
+        return Pushed()
+    return _rejection(ended, report.decode(errors="replace"), branch)
+
+
 def _rejection(ended: Ended, report: str, branch: str) -> Rejected:
     """Return why the push was rejected. Raises `PublishingFailed` if that may pass."""
     found = _REJECTED.search(report)
