@@ -4,8 +4,9 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from coding_tasks.kept_changes import ChangeUndo, RunChange
+from coding_tasks.kept_changes import RunChange
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing import undone
 
 
 def to_be_pushed(task: CodingTask) -> QuerySet[RunChange]:
@@ -24,7 +25,7 @@ def claim_push(run: TaskRun) -> bool:
     """
     task = CodingTask.objects.select_for_update().get(pk=run.task_id)
     change = RunChange.objects.filter(run=run)
-    if ChangeUndo.objects.filter(run=run).exists():
+    if undone.is_asked(run):
         return False
     stopped = task.state == CodingTask.State.STOPPED
     if stopped and not change.filter(agreed_at__gt=task.finished_at).exists():

@@ -18,6 +18,7 @@ from coding_tasks.repositories.git import printable
 TIMEOUT = 15  # seconds that GitHub may be silent
 _LONGEST_WAIT = 3600  # seconds
 _LONGEST_MESSAGE = 200
+_PULL_REQUEST = "such pull request"
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _INVALID, _TOO_MANY = 401, 403, 404, 422, 429
 
 
@@ -74,15 +75,17 @@ class GitHub:
 
     def is_merged(self, repository: str, address: str) -> bool:
         """Return whether the pull request at an address was merged. Raises `GitHubFailed`."""
-        with _failures(repository), self._client() as client:
+        with _failures(_PULL_REQUEST), self._client() as client:
             return bool(_at(client, repository, address).merged)
 
     def close(self, repository: str, address: str) -> None:
         """Close the pull request at an address, if it is open. Raises `GitHubFailed`."""
-        with _failures(repository), self._client() as client:
+        with _failures(_PULL_REQUEST), self._client() as client:
             found = _at(client, repository, address)
             if found.state == "open":
                 found.edit(state="closed")
+            if found.state == "open":
+                raise GitHubFailed("GitHub's answer cannot be read", permanent=False)
 
     @contextmanager
     def _client(self) -> Iterator[Github]:

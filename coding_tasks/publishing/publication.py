@@ -135,7 +135,8 @@ def publish(
     if unpushed:
         _restore(mirrors, remote, unpushed)
         if not claim_push(run):
-            return KeptAsDiff("The work was stopped or taken back first.")
+            was = "taken back" if undone.is_asked(run) else "stopped"
+            return KeptAsDiff(f"The work was {was} first.")
         pushed = push(mirrors, remote, commit, branch.name)
         if isinstance(pushed, Rejected):
             return pushed

@@ -74,9 +74,14 @@ def perform(mirrors: Mirrors, undo: ChangeUndo, *, last_attempt: bool = False) -
         _end(undo, State.REFUSED, _why_refused(undo, pushed, branch.name))
         return
     words = _what_was_done(undo, change, branch.name)
+    closed = False
     if branch.pull_request:
-        words = f"{words} {_conclude_pull_request(task, remote, branch, change, last_attempt)}"
-    _end(undo, State.DONE, words)
+        closed, said = _close_pull_request(task, remote, branch, change, last_attempt)
+        words = f"{words} {said}"
+    with transaction.atomic():
+        _end(undo, State.DONE, words)
+        if closed:
+            TaskBranch.objects.filter(pk=branch.pk).update(pull_request="")
 
 
 def give_up(undo: ChangeUndo, reason: str) -> None:
@@ -98,16 +103,19 @@ def _change_branch(
     mirrors: Mirrors, remote: Remote, undo: ChangeUndo, change: RunChange, branch: TaskBranch
 ) -> Pushed | Rejected:
     """Have the branch be as before the change, unless it is already, or somebody has pushed."""
-    restore_change(mirrors, remote, change.restorable())
-    if branch.pull_request and not undo.revert_commit:
+    was = undone.tip_with(change)
+    if was == change.commit:
+        restore_change(mirrors, remote, change.restorable())
+    if (branch.pull_request or was != change.commit) and not undo.revert_commit:
         # Others may have fetched a proposed branch, so its history is only added to.
-        undo.revert_commit = revert_change(mirrors, remote, change.restorable(), undo.asked_at)
+        reverted = revert_change(mirrors, remote, change.restorable(), was, undo.asked_at)
+        undo.revert_commit = reverted
         undo.save(update_fields=["revert_commit"])
     to = undo.revert_commit or undone.commit_before(change)
     tip = mirrors.remote_tip(remote, branch.name)
     if tip == to:
         return Pushed()
-    if tip != change.commit:
+    if tip != was:
         return Rejected(Rejection.NON_FAST_FORWARD, "")
     if to and not undo.revert_commit:
         mirrors.ensure(remote, to)
@@ -115,13 +123,12 @@ def _change_branch(
         undo.push_began_at = timezone.now()
         undo.save(update_fields=["push_began_at"])
     if undo.revert_commit:
-        revert_change(mirrors, remote, change.restorable(), undo.asked_at)
+        revert_change(mirrors, remote, change.restorable(), was, undo.asked_at)
         pushed = push(mirrors, remote, to, branch.name)
     else:
-        pushed = put_back(mirrors, remote, branch.name, was=change.commit, to=to)
-    if isinstance(pushed, Rejected) and pushed.reason is Rejection.NON_FAST_FORWARD:
-        # Another machine may have done the same at the same time.
-        return Pushed() if mirrors.remote_tip(remote, branch.name) == to else pushed
+        pushed = put_back(mirrors, remote, branch.name, was=was, to=to)
+    if isinstance(pushed, Rejected) and mirrors.remote_tip(remote, branch.name) == to:
+        return Pushed()  # another machine did the same at the same time
     return pushed
 
 
@@ -136,24 +143,23 @@ def _is_merged(task: CodingTask, remote: Remote, address: str) -> bool:
         raise PublishingFailed(str(error), retry_after=error.retry_after) from error
 
 
-def _conclude_pull_request(
+def _close_pull_request(
     task: CodingTask, remote: Remote, branch: TaskBranch, change: RunChange, last_attempt: bool
-) -> str:
-    """Close the pull request if nothing else is in it; return a sentence about it."""
+) -> tuple[bool, str]:
+    """Close the pull request if nothing else is in it; return whether, and a sentence about it."""
     address = branch.pull_request
     others = undone.remaining(task).exclude(pk=change.pk).exclude(pushed_at=None)
     if others.exists():
-        return f"The pull request stays open, because it has earlier changes: {address}"
+        return False, f"The pull request stays open, because it has earlier changes: {address}"
     if (hub := _github(task, remote)) is None:
-        return f"I have no credential to close the pull request: {address}"
+        return False, f"I have no credential to close the pull request: {address}"
     try:
         hub.close(name_on_github(task.repository), address)
     except GitHubFailed as error:
         if not error.permanent and not last_attempt:
             raise PublishingFailed(str(error), retry_after=error.retry_after) from error
-        return f"The pull request could not be closed, because {error}: {address}"
-    TaskBranch.objects.filter(pk=branch.pk).update(pull_request="")
-    return f"The pull request is closed: {address}"
+        return False, f"The pull request could not be closed, because {error}: {address}"
+    return True, f"The pull request is closed: {address}"
 
 
 def _github(task: CodingTask, remote: Remote) -> GitHub | None:

@@ -115,12 +115,14 @@ def restore_change(mirrors: Mirrors, remote: Remote, change: Change) -> None:
         work.hand_over(mirrors, remote, commit, change.branch)
 
 
-def revert_change(mirrors: Mirrors, remote: Remote, change: Change, committed_at: datetime) -> str:
-    """Commit the reverse of a change on top of it; return the commit, which the mirror then has.
+def revert_change(
+    mirrors: Mirrors, remote: Remote, change: Change, tip: str, committed_at: datetime
+) -> str:
+    """Commit the reverse of a change on top of `tip`; return the commit, which the mirror then has.
 
-    The same arguments always make the same commit. Raises `CheckoutFailed`.
+    The same arguments always make the same commit. Raises `ChangeRefused` and `CheckoutFailed`.
     """
-    with _workspace(mirrors, remote, change.commit) as work:
+    with _workspace(mirrors, remote, tip) as work:
         work.apply(change.patch, reverse=True)
         message = f"Take back {change.commit[:12]}\n\nThis reverts commit {change.commit}.\n"
         commit = work.commit(work.tree(), message, committed_at)
