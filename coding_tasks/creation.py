@@ -88,6 +88,32 @@ def create_task(
         raise ThreadTaken from None
 
 
+def reopen_task(
+    task: CodingTask, workflow_id: str, message_ts: str, text: str, *, check: Callable[[], None]
+) -> TaskRun:
+    """Return the run with which a workflow goes on with a task that has ended, creating it if new.
+
+    From then on the task belongs to this workflow. The branch, the conversation and the earlier
+    turns are still those of the task. `check` and exceptions are as in `create_task`.
+    """
+    if made := TaskRun.objects.filter(task=task, message_ts=message_ts).first():
+        return made
+    require_credits(task.project, task.resource, task.distinct_id)
+    try:
+        with transaction.atomic():
+            locked = CodingTask.objects.select_for_update().get(pk=task.pk)
+            if locked.state == CodingTask.State.ACTIVE:
+                raise ThreadTaken
+            locked.state, locked.finished_at = CodingTask.State.ACTIVE, None
+            locked.workflow_id = workflow_id
+            locked.save(update_fields=["state", "finished_at", "workflow_id"])
+            run = add_run(locked, message_ts, text)
+            check()
+            return run
+    except IntegrityError:  # the thread has another task by now
+        raise ThreadTaken from None
+
+
 def add_run(task: CodingTask, message_ts: str, text: str, author: str = "") -> TaskRun:
     """Return the task's run for a message, creating it if needed.
 

@@ -93,3 +93,49 @@ class RunChange(models.Model):
             added_text=b"",
             description=bytes(self.description),
         )
+
+
+class ChangeUndo(models.Model):
+    """Somebody wants the change of a run taken back. `coding_tasks.publishing.undoing` does it.
+
+    The row says what is to be done before anything is done, so a sweep can finish it. It belongs to
+    the run, because it stays when the change is erased.
+    """
+
+    class State(models.TextChoices):
+        WANTED = "wanted", "wanted: to be done, or being done"
+        DONE = "done", "done: the change is taken back"
+        REFUSED = "refused", "refused: nothing is changed"
+
+    run = models.OneToOneField(
+        "coding_tasks.TaskRun", on_delete=models.CASCADE, related_name="undo"
+    )
+    asked_by = models.CharField(max_length=32, help_text="The Slack user who wanted it.")
+    asked_at = models.DateTimeField(default=timezone.now)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WANTED)
+    revert_commit = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        help_text="The commit that takes the change back. Empty: there is none.",
+    )
+    push_began_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(
+        max_length=500, blank=True, default="", help_text="What came of it, in words."
+    )
+    ended_at = models.DateTimeField(null=True, blank=True)
+    told_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the message about it was written."
+    )
+
+    class Meta:
+        ordering = ["-asked_at"]
+        verbose_name = "undone change"
+        indexes = [
+            models.Index(
+                fields=["asked_at"], condition=models.Q(told_at=None), name="change_undo_open"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.state}"

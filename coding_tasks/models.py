@@ -11,7 +11,7 @@ from django.db.models import Q
 from billing.products import BUCKETS
 from coding_tasks.agent_choice import READER, default_model, known_agents
 from coding_tasks.git_credentials import GitCredential
-from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.kept_changes import ChangeUndo, RunChange, TaskBranch
 from coding_tasks.kept_files import RunFile
 from coding_tasks.participants import TaskParticipant, joined_at
 from coding_tasks.repositories.clone_urls import validate_clone_url
@@ -20,6 +20,7 @@ from projects.models import Membership, Project, SlackWorkspace, User
 
 __all__ = [
     "AcceptedRequest",
+    "ChangeUndo",
     "ChannelDefault",
     "CodingTask",
     "GitCredential",

@@ -10,6 +10,11 @@ from coding_tasks.material import Material
 from coding_tasks.models import TaskRun
 
 _EARLIER = "Earlier in this conversation:"
+_STOPPED = (
+    "The work on the request below was stopped before it was done. Go on with it. Look at the "
+    "files first: they may or may not have what you had changed."
+)
+"""The beginning of a request that goes on with another. The other request follows."""
 
 
 def prompt_of(run: TaskRun, material: str, *, resumes: bool) -> str:
@@ -45,6 +50,11 @@ def shown_images(agent_name: str, model: str, material: Material) -> tuple[list[
         elif not model_takes_images(model):
             why = f"The model {model} takes no images, so it has not seen yours."
     return [] if why else images, " ".join(filter(None, [material.note, why]))
+
+
+def going_on(request: str) -> str:
+    """Return the request that goes on with stopped work. `request` is what was asked for."""
+    return request if request.startswith(_STOPPED) else f"{_STOPPED}\n{request}"
 
 
 def _cut(text: str, size: int) -> str:

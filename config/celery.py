@@ -100,6 +100,7 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.publish_all_confirmed",
         "schedule": 30.0,
     },
+    "undo changes": {"task": "workflows.tasks.undo_all", "schedule": 10.0},
     "announce credits": {"task": "workflows.tasks.announce_credits", "schedule": 5.0},
     "deliver pending follow-ups": {
         "task": "workflows.tasks.deliver_pending_follow_ups",

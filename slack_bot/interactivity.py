@@ -36,10 +36,12 @@ from workflows import (
     notices,
     other_repository,
     participants,
+    run_buttons,
+    undoing,
     wording,
 )
 from workflows.home import openings
-from workflows.intake import mentions, starting_anew, stop_orders
+from workflows.intake import mentions, repeating, starting_anew, stop_orders
 from workflows.mention_types import NO_REPOSITORY, RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
 from workflows.progress import stop_button
@@ -84,7 +86,15 @@ def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        takes = (_agree, _stop, _answer_quote, _decide_who_writes, _offer_other_repository)
+        takes = (
+            _agree,
+            _stop,
+            _answer_quote,
+            _decide_who_writes,
+            _offer_other_repository,
+            _repeat,
+            _undo,
+        )
         if any(take(payload) for take in takes):
             return HttpResponse()
     interaction = read(payload)
@@ -191,6 +201,38 @@ def _offer_other_repository(payload: dict[str, Any]) -> bool:
     run = stop_button.run_in(workspaces, run_id) if run_id else None
     if user_id and run is not None:
         starting_anew.offer_picker(run, user_id, timestamp(click.get("action_ts")))
+    return True
+
+
+def _repeat(payload: dict[str, Any]) -> bool:
+    """Take a click that starts work again or goes on with it; return whether it was one."""
+    action = action_of(payload, run_buttons.RETRY, run_buttons.GO_ON)
+    if not action:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    click = repeating.Click(
+        value=text(action.get("value"), 200),
+        user_id=user_id,
+        ts=timestamp(action.get("action_ts")) or f"{time.time():.6f}",
+        goes_on=action["action_id"] == run_buttons.GO_ON,
+    )
+    if user_id:
+        repeating.take_click(
+            filter(None, map(installations.find, installations_of(payload))), click
+        )
+    return True
+
+
+def _undo(payload: dict[str, Any]) -> bool:
+    """Take a click that takes a change back; return whether it was one."""
+    action = action_of(payload, run_buttons.UNDO)
+    if not action:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    run_id = run_buttons.change_of(text(action.get("value"), 200))
+    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    if user_id and run_id:
+        undoing.take_click(workspaces, run_id, user_id)
     return True
 
 

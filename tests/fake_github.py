@@ -149,23 +149,32 @@ class FakeGitHub(GitServer):
         if kind.lower() not in ("token", "bearer") or token not in self.tokens:
             return bad_credentials()
         _, _, owner, name, *rest = path.split("/")
-        if rest != ["pulls"] or not (self.folder / owner / f"{name}.git").is_dir():
+        if rest[:1] != ["pulls"] or not (self.folder / owner / f"{name}.git").is_dir():
             return not_found()
+        if len(rest) > 1:
+            return self._one(request.command, rest[1], body)
         if request.command == "GET":
             head = query.get("head", [""])[0]
             return Fault(
-                200, [pull for pull in self.pull_requests if pull["head"]["label"] == head]
+                200,
+                [
+                    pull
+                    for pull in self.pull_requests
+                    if pull["head"]["label"] == head and pull["state"] == "open"
+                ],
             )
         return self._create(owner, name, json.loads(body))
 
     def _create(self, owner: str, name: str, given: dict[str, Any]) -> Fault:
         label = f"{owner}:{given['head']}"
-        if any(pull["head"]["label"] == label for pull in self.pull_requests):
+        opened = (pull for pull in self.pull_requests if pull["state"] == "open")
+        if any(pull["head"]["label"] == label for pull in opened):
             return invalid(f"A pull request already exists for {label}.")
         number = len(self.pull_requests) + 1
         pull = {
             "number": number,
             "state": "open",
+            "merged": False,
             "html_url": f"https://github.com/{owner}/{name}/pull/{number}",
             "url": f"{self.api_url}/repos/{owner}/{name}/pulls/{number}",
             "head": {"ref": given["head"], "label": label},
@@ -175,6 +184,15 @@ class FakeGitHub(GitServer):
         }
         self.pull_requests.append(pull)
         return Fault(201, pull)
+
+    def _one(self, method: str, number: str, body: bytes) -> Fault:
+        """Return one pull request, after changing it if that is asked."""
+        found = [pull for pull in self.pull_requests if str(pull["number"]) == number]
+        if not found:
+            return not_found()
+        if method == "PATCH":
+            found[0]["state"] = json.loads(body)["state"]
+        return Fault(200, found[0])
 
     def _send(self, request: BaseHTTPRequestHandler, answer: Fault) -> None:
         raw = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()

@@ -30,7 +30,7 @@ class GitServer:
             def do_GET(self) -> None:
                 server.answer(self)
 
-            do_POST = do_GET
+            do_POST = do_PATCH = do_GET
 
             def log_message(self, *_arguments: Any) -> None:
                 pass

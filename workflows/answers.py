@@ -12,10 +12,10 @@ from django.urls import reverse
 from billing.credits import display
 from billing.reports.usage import usage_of_run
 from coding_tasks.kept_changes import TaskBranch
-from coding_tasks.models import RunChange, TaskRun
-from workflows import edits, other_repository, wording
+from coding_tasks.models import ChangeUndo, RunChange, TaskRun
+from workflows import edits, other_repository, run_buttons, wording
 from workflows.models import ERASED, Notice
-from workflows.slack.block_kit import FOOTER, Block, context, sections
+from workflows.slack.block_kit import FOOTER, Block, buttons, context, sections
 from workflows.slack.splitting import length
 
 ANSWER_KEY = "answer:"
@@ -27,17 +27,23 @@ _MOST_EDITED = 3_900  # chat.update takes texts of up to 4,000 characters
 
 def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
     """Return the blocks of a run's answer. `text` is the escaped answer."""
-    footer = context(_footer(run, micro), block_id=FOOTER)
     shown = sections(text)
-    return [*shown, footer, *(other_repository.offer(run) if shown else [])]
+    elements = _elements(run) if shown else []
+    footer = context(_footer(run, micro), block_id=FOOTER)
+    return [*shown, footer, *([buttons(*elements)] if elements else [])]
 
 
 def refresh(notice: Notice) -> bool:
     """Have an answer show the buttons that it can have now; return whether it is to be edited."""
-    if notice.cost_micro is None or not _can_be_edited(notice):
+    if notice.cost_micro is None or notice.text == ERASED or not fits_an_edit(notice):
         return False
     run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))
     return edits.revise(notice, notice.text, blocks_of(run, notice.text, notice.cost_micro))
+
+
+def fits_an_edit(notice: Notice) -> bool:
+    """Return whether Slack takes an edit of the answer's message."""
+    return length(notice.text) <= _MOST_EDITED
 
 
 def correct_cost(notice: Notice, now: datetime) -> bool:
@@ -47,13 +53,9 @@ def correct_cost(notice: Notice, now: datetime) -> bool:
     is_last = now >= (notice.sent_at or now) + LAST_CHECK
     again = None if is_last else (notice.sent_at or now) + LAST_CHECK
     Notice.objects.filter(pk=notice.pk).update(cost_micro=micro, cost_due_at=again)
-    if micro == notice.cost_micro or not _can_be_edited(notice):
+    if micro == notice.cost_micro or notice.text == ERASED or not fits_an_edit(notice):
         return False
     return edits.revise(notice, notice.text, blocks_of(run, notice.text, micro))
-
-
-def _can_be_edited(notice: Notice) -> bool:
-    return notice.text != ERASED and length(notice.text) <= _MOST_EDITED
 
 
 def run_id_of(notice: Notice) -> str:
@@ -65,6 +67,16 @@ def page_of(run: TaskRun) -> str:
     """Return the address of the run's page in the admin, with its transcript and its change."""
     path = reverse("admin:coding_tasks_taskrun_change", args=[run.pk])
     return f"{settings.PUBLIC_URL}{path}"
+
+
+def _elements(run: TaskRun) -> list[Block]:
+    undo = [run_buttons.undo(run.pk)] if _can_be_undone(run) else []
+    return [*undo, *other_repository.offer(run)]
+
+
+def _can_be_undone(run: TaskRun) -> bool:
+    changed = RunChange.objects.filter(run=run).exists()
+    return changed and not ChangeUndo.objects.filter(run=run).exists()
 
 
 def _footer(run: TaskRun, micro: int) -> str:

@@ -85,8 +85,8 @@ def agree_for_owner(task: CodingTask) -> bool:
 
 
 def to_publish() -> QuerySet[RunChange]:
-    """Return the changes that were agreed to, and are neither published nor given up."""
-    return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None)
+    """Return the changes that were agreed to, and are not published, given up or taken back."""
+    return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None, run__undo=None)
 
 
 @contextmanager

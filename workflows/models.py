@@ -18,7 +18,7 @@ class Mention(models.Model):
     """One message that asks something of the bot, recorded before Slack is answered.
 
     Most of them mention the bot. A reply that takes up its author's earlier request also counts as
-    a mention, and so does an order to stop.
+    a mention, and so do an order to stop and a click on a button that starts work again.
 
     The unique constraint stops redeliveries, the `message` twin of an `app_mention` and concurrent
     copies. If the request that wrote a row dies, the row stays `received`, and the sweep takes it
@@ -60,6 +60,25 @@ class Mention(models.Model):
         null=True,
         blank=True,
         help_text="The id of the repository that its author chose before it started; 0 is none.",
+    )
+    repeats = models.OneToOneField(
+        TaskRun,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="repeated_by",
+        help_text="The failed or stopped run that this one starts again, or goes on with. Each is "
+        "repeated at most once.",
+    )
+    goes_on = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether it goes on with the stopped run, instead of starting it again.",
+    )
+    is_click = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether it was a click on a button, at the time `ts`, and not a message.",
     )
     event_id = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)

@@ -6,7 +6,7 @@ from coding_tasks.models import Repository, TaskRun
 from workflows import wording
 from workflows.mention_types import NO_REPOSITORY
 from workflows.models import Mention
-from workflows.slack.block_kit import Block, button, buttons
+from workflows.slack.block_kit import Block, button
 from workflows.slack.signed_ids import SignedIds
 
 ACTION_ID = "tollgate_other_repository"
@@ -14,7 +14,7 @@ _RUN = SignedIds("tollgate.other_repository")
 
 
 def offer(run: TaskRun) -> list[Block]:
-    """Return the button below a run's answer, or nothing if there is nothing to choose.
+    """Return the button below a run's answer, or no button if there is nothing to choose.
 
     Only the first answer of a task has it, because later ones depend on what came before.
     """
@@ -24,7 +24,7 @@ def offer(run: TaskRun) -> list[Block]:
     others = Repository.objects.filter(project=run.task.project_id)
     if not others.exclude(pk=run.task.repository_id or NO_REPOSITORY).exists():
         return []
-    return [buttons(button(wording.other_repository_button(), ACTION_ID, value_for(run)))]
+    return [button(wording.other_repository_button(), ACTION_ID, value_for(run))]
 
 
 def request_of(run: TaskRun) -> Mention | None:

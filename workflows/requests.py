@@ -20,6 +20,15 @@ _STOP_WORDS = {
 }
 STOP_WORDS = frozenset(word for words in _STOP_WORDS.values() for word in words)
 """A message of these words and courtesies only ends the work. docs/threads.md lists them."""
+_GO_ON_WORDS = {
+    "English": ("continue", "go on", "carry on", "keep going", "resume", "proceed"),
+    "German": ("weiter", "weitermachen", "mach weiter", "fortfahren", "fortsetzen"),
+    "French": ("continuer", "continuez", "poursuivre"),
+    "Spanish and Portuguese": ("continuar", "continúa", "seguir", "sigue"),
+    "Italian": ("continua", "continuare"),
+}
+GO_ON_WORDS = frozenset(words for each in _GO_ON_WORDS.values() for words in each)
+"""A message of these words and courtesies goes on with stopped work. docs/threads.md lists them."""
 ASIDE = "//"
 _COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
 _LONGEST_ORDER = 200
@@ -69,7 +78,8 @@ def texts_of(mention: Mention) -> list[str]:
     for _ in range(_LONGEST_CHAIN):
         if seen is None:
             break
-        texts[:0] = [seen.text, *(() if seen is mention else _additions(seen))]
+        own = "" if seen.goes_on else seen.text
+        texts[:0] = [own, *(() if seen is mention else _additions(seen))]
         seen = seen.takes_up
     return [text for text in texts if not is_bare(text)]
 
@@ -91,6 +101,15 @@ def is_stop(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
     words = {word.casefold() for word in _WORD.findall(plain)}
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
+
+
+def is_go_on(text: str) -> bool:
+    """Return whether a message only says to go on."""
+    if len(text) > _LONGEST_ORDER:
+        return False
+    plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
+    words = [word.casefold() for word in _WORD.findall(plain)]
+    return " ".join(word for word in words if word not in _COURTESIES) in GO_ON_WORDS
 
 
 class InThread(Protocol):

@@ -7,7 +7,7 @@ from django.conf import settings
 
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import TaskRun
-from workflows import denials, failure_wording, notices, wording
+from workflows import denials, failure_wording, notices, run_buttons, wording
 from workflows.models import Notice
 from workflows.requests import message_of
 
@@ -49,4 +49,6 @@ def claim_failure(run: TaskRun, failure: str) -> str | None:
         agent=run.task.agent,
     )
     text = " ".join([text, *notices.given_back_sentences([run])])
-    return str(notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text).pk)
+    blocks = run_buttons.below(text, run_buttons.retry_run(run.pk))
+    key = f"failed:{run.pk}"
+    return str(notices.claim(key, Notice.Kind.FAILURE, about, text, blocks=blocks).pk)

@@ -18,7 +18,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import runs
 from coding_tasks.failures import RepositoryBusy
-from coding_tasks.models import RunChange, TaskRun
+from coding_tasks.models import ChangeUndo, RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from projects import rotating_tokens
 from projects.hints import run_soon
@@ -29,6 +29,7 @@ from workflows import (
     confirmations,
     credit_notices,
     notices,
+    undoing,
     unfinished,
 )
 from workflows.agent_sessions import showing as showing_sessions
@@ -118,6 +119,27 @@ def publish_due_homes() -> None:
 def publish_confirmed(run_id: str) -> None:
     """Publish the change of one run, if its requester agreed to that."""
     _publish(confirmations.to_publish().filter(run__pk=run_id))
+
+
+@shared_task
+def undo_change(run_id: str) -> None:
+    """Take back the change of one run, if its requester wants that."""
+    _undo(undoing.open_undos().filter(run__pk=run_id))
+
+
+@shared_task(expires=_EXPIRES)
+def undo_all() -> None:
+    """Take back the changes whose process died, or whose repository could not be reached."""
+    _undo(undoing.open_undos().order_by("?")[:_BATCH])
+
+
+def _undo(undos: Iterable[ChangeUndo]) -> None:
+    """Take changes back, unless another task of this machine publishes or does so already."""
+    try:
+        with confirmations.only_one():
+            _sweep(undos, undoing.finish)
+    except RepositoryBusy:
+        log.info("changes are being published already")
 
 
 @shared_task(expires=_EXPIRES)

@@ -12,9 +12,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import agent_runs, threads
 from coding_tasks.models import CodingTask, TaskRun
-from workflows import closing, notices, wording
+from workflows import closing, notices, run_buttons, wording
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import message_of
+from workflows.slack.block_kit import Block
 
 _ENDS = {
     WorkflowExecutionStatus.TERMINATED: "its workflow was terminated",
@@ -38,11 +39,12 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     It is None if the work was stopped, because the stop has told the thread. An answer that was
     stored before the stop is posted all the same.
     """
+    tasks = CodingTask.objects.filter(workflow_id=workflow_id)
+    went_on = mention.state == Mention.State.ANSWERED and not tasks.exists()
     was_stopped = (
         mention.state == Mention.State.STOPPED
-        or CodingTask.objects.filter(
-            workflow_id=workflow_id, state=CodingTask.State.STOPPED
-        ).exists()
+        or went_on  # another workflow has the stopped task by now
+        or tasks.filter(state=CodingTask.State.STOPPED).exists()
     )
     answered = _owed_answers(mention, workflow_id)
     if any(run.message_ts == mention.ts for run in answered):
@@ -67,7 +69,16 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     for answer in answers:
         notices.send_soon(answer)
     text = " ".join([wording.failed(mention.user_id), *given_back])
-    return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
+    blocks = run_buttons.below(text, _retry(mention, workflow_id))
+    key = f"failed:{mention.pk}"
+    return notices.claim(key, Notice.Kind.FAILURE, mention, text, blocks=blocks)
+
+
+def _retry(mention: Mention, workflow_id: str) -> Block:
+    """Return the button that starts again what the workflow left unanswered."""
+    failed = TaskRun.objects.filter(task__workflow_id=workflow_id, error=threads.ABANDONED)
+    run = failed.order_by("created_at").last()
+    return run_buttons.retry_run(run.pk) if run else run_buttons.retry_mention(mention.pk)
 
 
 def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:

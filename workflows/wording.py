@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from coding_tasks.publishing.outcomes import UndoRefusal
 from coding_tasks.repositories.bounds import Bounds
 from coding_tasks.storable import storable
 
@@ -634,3 +635,79 @@ def other_spenders(count: int, credits: str) -> str:
 def workspace_not_connected(*, bot_name: str) -> str:
     """Answer a command from a workspace that has no (active) installation."""
     return f"{escape(bot_name)} is not connected to this workspace."
+
+
+# --- After a run ----------------------------------------------------------------------------------
+def retry_button() -> str:
+    """Label the button that starts work again."""
+    return "Start again"
+
+
+def go_on_button() -> str:
+    """Label the button that goes on with stopped work."""
+    return "Continue"
+
+
+def started_again(user_id: str) -> str:
+    """Take the place of a button that started work again."""
+    return f"{person(user_id)} started this again."
+
+
+def went_on(user_id: str) -> str:
+    """Take the place of a button that went on with stopped work."""
+    return f"{person(user_id)} went on with this."
+
+
+def not_yours_to_repeat(user_id: str, *, owner_id: str) -> str:
+    """Refuse to start somebody else's work again."""
+    return (
+        f"{person(user_id)}, only {person(owner_id)} can decide what happens next here, who asked "
+        "for this work."
+    )
+
+
+def repeated_already(user_id: str) -> str:
+    """Say that the work of a button has been started again, or cannot be any more."""
+    return f"{person(user_id)}, this has gone on already, or is too old to start again."
+
+
+def undo_button() -> str:
+    """Label the button that takes a change back."""
+    return "Undo"
+
+
+def undo_confirmation() -> dict[str, object]:
+    """Return the question that Slack asks before a change is taken back."""
+
+    def plain(text: str) -> dict[str, str]:
+        return {"type": "plain_text", "text": text}
+
+    return {
+        "title": plain("Take the change back?"),
+        "text": plain(
+            "The branch will be as it was before this answer. A pull request without other "
+            "changes is closed. This costs no credits."
+        ),
+        "confirm": plain("Take it back"),
+        "deny": plain("Keep it"),
+    }
+
+
+def undone(user_id: str, outcome: str) -> str:
+    """Say what came of taking a change back."""
+    return f"{person(user_id)}, {escape(outcome)}"
+
+
+def not_yours_to_undo(user_id: str, *, owner_id: str) -> str:
+    """Refuse to take back a change that somebody else asked for."""
+    return f"{person(user_id)}, only {person(owner_id)} can take this change back."
+
+
+def cannot_undo(user_id: str, refusal: UndoRefusal) -> str:
+    """Say why a change cannot be taken back at present."""
+    why = {
+        UndoRefusal.NO_CHANGE: "there is no change to take back any more.",
+        UndoRefusal.AT_WORK: "I am at work on this. Wait or stop me, and then try again.",
+        UndoRefusal.BUILT_ON: "a later answer builds on this change. Take that one back first.",
+    }
+    return f"{person(user_id)}, {why[refusal]}"

@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly
-from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.kept_changes import ChangeUndo, RunChange, TaskBranch
 from projects.named_search import NamedSearch
 
 MOST_SHOWN = 200_000
@@ -80,3 +80,26 @@ class RunChangeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunChange]):
     def patch(self, change: Any) -> SafeString:
         """Return the change as a diff."""
         return shown(change)
+
+
+@admin.register(ChangeUndo)
+class ChangeUndoAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ChangeUndo]):
+    """Who wanted which change taken back, and what came of it."""
+
+    list_display = ["asked_at", "asked_by", "run", "state", "outcome", "ended_at"]
+    list_filter = ["state", "run__task__project__organization"]
+    list_select_related = ["run__task"]
+    search_fields = ["asked_by", "run__task__title", "outcome"]
+    search_ids = ["run__id", "revert_commit"]
+    date_hierarchy = "asked_at"
+    readonly_fields = fields = (
+        "run",
+        "asked_by",
+        "asked_at",
+        "state",
+        "revert_commit",
+        "push_began_at",
+        "outcome",
+        "ended_at",
+        "told_at",
+    )

@@ -1,4 +1,4 @@
-"""Pushes and stops in one order: a task that was stopped is not pushed, or its stop says so."""
+"""Pushes, stops and undos in one order: what was stopped is not pushed, or its stop says so."""
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from coding_tasks.kept_changes import RunChange
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing import undone
 
 
 def to_be_pushed(task: CodingTask) -> QuerySet[RunChange]:
@@ -16,13 +17,16 @@ def to_be_pushed(task: CodingTask) -> QuerySet[RunChange]:
 
 @transaction.atomic
 def claim_push(run: TaskRun) -> bool:
-    """Record that the run's change is about to be pushed; return False if its task was stopped.
+    """Record that the run's change is about to be pushed; return False if it must not be.
 
-    A stop locks the same row. So it either prevents the push, or finds that it has begun. Who
-    agrees to a push after the stop wants it all the same.
+    That is so if its task was stopped, or if it was taken back. Both lock the same row. So they
+    either prevent the push, or find that it has begun. Who agrees to a push after the stop wants it
+    all the same.
     """
     task = CodingTask.objects.select_for_update().get(pk=run.task_id)
     change = RunChange.objects.filter(run=run)
+    if undone.is_asked(run):
+        return False
     stopped = task.state == CodingTask.State.STOPPED
     if stopped and not change.filter(agreed_at__gt=task.finished_at).exists():
         return False

@@ -18,6 +18,7 @@ from coding_tasks.repositories.git import printable
 TIMEOUT = 15  # seconds that GitHub may be silent
 _LONGEST_WAIT = 3600  # seconds
 _LONGEST_MESSAGE = 200
+_PULL_REQUEST = "such pull request"
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _INVALID, _TOO_MANY = 401, 403, 404, 422, 429
 
 
@@ -72,6 +73,20 @@ class GitHub:
                 raise
             return _address(made)
 
+    def is_merged(self, repository: str, address: str) -> bool:
+        """Return whether the pull request at an address was merged. Raises `GitHubFailed`."""
+        with _failures(_PULL_REQUEST), self._client() as client:
+            return bool(_at(client, repository, address).merged)
+
+    def close(self, repository: str, address: str) -> None:
+        """Close the pull request at an address, if it is open. Raises `GitHubFailed`."""
+        with _failures(_PULL_REQUEST), self._client() as client:
+            found = _at(client, repository, address)
+            if found.state == "open":
+                found.edit(state="closed")
+            if found.state == "open":
+                raise GitHubFailed("GitHub's answer cannot be read", permanent=False)
+
     @contextmanager
     def _client(self) -> Iterator[Github]:
         client = Github(
@@ -118,6 +133,13 @@ def _first(found: Iterable[PullRequest], branch: str) -> str:
         if pull_request.head.ref == branch:
             return _address(pull_request)
     return ""
+
+
+def _at(client: Github, repository: str, address: str) -> PullRequest:
+    number = address.rpartition("/")[2]
+    if not number.isdigit():
+        raise GitHubFailed("this is no pull request's address", permanent=True)
+    return client.get_repo(repository).get_pull(int(number))
 
 
 def _address(pull_request: PullRequest) -> str:

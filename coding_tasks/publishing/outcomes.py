@@ -47,3 +47,11 @@ class ConfirmationNeeded:
 
 
 Outcome = Published | KeptAsDiff | Rejected | ConfirmationNeeded
+
+
+class UndoRefusal(StrEnum):
+    """Why a change cannot be taken back at present. Nothing is recorded then."""
+
+    NO_CHANGE = "no change"
+    AT_WORK = "at work"
+    BUILT_ON = "built on"

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.utils import timezone
 
-from coding_tasks.failures import PublishingFailed
+from coding_tasks.failures import CheckoutFailed, PublishingFailed
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing import undone
 from coding_tasks.publishing.branches import branch_of
 from coding_tasks.publishing.claims import claim_push
 from coding_tasks.publishing.github import GitHub, GitHubFailed, PullRequestDraft
@@ -52,13 +53,34 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
     remote = remote_of(task.repository_to_change)
     branch = branch_of(task)
     base = mirrors.update(remote, branch.name)
-    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
+    if undone.is_open(task):
+        raise CheckoutFailed("a change of this task is being taken back")
+    newest = undone.remaining(task).last()
     if newest is not None and (waiting := _unpushed(newest)):
         _restore(mirrors, remote, waiting)
         base = mirrors.update(remote, branch.name)
+    base = _without_undone(mirrors, remote, task, base)
     if base.branch != branch.base_branch:
         TaskBranch.objects.filter(pk=branch.pk).update(base_branch=base.branch)
     return remote, base
+
+
+def _without_undone(mirrors: Mirrors, remote: Remote, task: CodingTask, base: Base) -> Base:
+    """Return where the next run starts if `base` is a commit that was taken back.
+
+    Mirrors still have such commits at the tips of their branches.
+    """
+    changes = undone.without_revert(task)
+    by_commit = {row.commit: row for row in changes}
+    commit = base.commit
+    while row := by_commit.pop(commit, None):
+        commit = undone.commit_before(row)
+    if commit == base.commit:
+        return base
+    if not commit:
+        return mirrors.update(remote)
+    mirrors.ensure(remote, commit)
+    return Base(commit, base.branch)
 
 
 def require_base(mirrors: Mirrors, task: CodingTask, commit: str) -> Remote:
@@ -113,7 +135,8 @@ def publish(
     if unpushed:
         _restore(mirrors, remote, unpushed)
         if not claim_push(run):
-            return KeptAsDiff("The work was stopped first.")
+            was = "taken back" if undone.is_asked(run) else "stopped"
+            return KeptAsDiff(f"The work was {was} first.")
         pushed = push(mirrors, remote, commit, branch.name)
         if isinstance(pushed, Rejected):
             return pushed
@@ -131,8 +154,11 @@ def publish(
 
 
 def task_diff(task: CodingTask) -> bytes:
-    """Return the changes of a task as patches, in order. `git apply` takes them together."""
-    return b"".join(row.patch for row in RunChange.objects.filter(run__task=task).order_by("pk"))
+    """Return the changes of a task as patches, in order, without those that were taken back.
+
+    `git apply` takes them together.
+    """
+    return b"".join(row.patch for row in undone.remaining(task))
 
 
 def _unpushed(newest: RunChange) -> list[RunChange]:

@@ -35,7 +35,15 @@ _NO_PERMISSION = (
 )
 _NOT_FOUND = ("not found", "does not exist", "does not appear to be a git repository")
 # The remote's own trouble, which may pass.
-_TEMPORARY = ("internal server error", "remote failure", "no space left", "try again", "timed out")
+_TEMPORARY = (
+    "internal server error",
+    "remote failure",
+    "no space left",
+    "try again",
+    "timed out",
+    "cannot lock ref",  # somebody else is pushing to the branch
+    "failed to update ref",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,21 @@ def push(mirrors: Mirrors, remote: Remote, commit: str, branch: str) -> Pushed |
     """Push the commit. Pushing it again changes nothing. Raises `PublishingFailed`."""
     with mirrors.reading(remote) as mirror:
         ended, report = mirror.push(remote, commit, branch)
+    if ended.status == 0:
+        return Pushed()
+    return _rejection(ended, report.decode(errors="replace"), branch)
+
+
+def put_back(
+    mirrors: Mirrors, remote: Remote, branch: str, *, was: str, to: str
+) -> Pushed | Rejected:
+    """Have the branch point at `to` again, or delete it if `to` is empty.
+
+    It is rejected as not fast-forward if the branch doesn't point at `was` any more. Raises
+    `PublishingFailed`.
+    """
+    with mirrors.reading(remote) as mirror:
+        ended, report = mirror.put_back(remote, branch, was=was, to=to)
     if ended.status == 0:
         return Pushed()
     return _rejection(ended, report.decode(errors="replace"), branch)

@@ -115,6 +115,22 @@ def restore_change(mirrors: Mirrors, remote: Remote, change: Change) -> None:
         work.hand_over(mirrors, remote, commit, change.branch)
 
 
+def revert_change(
+    mirrors: Mirrors, remote: Remote, change: Change, tip: str, committed_at: datetime
+) -> str:
+    """Commit the reverse of a change on top of `tip`; return the commit, which the mirror then has.
+
+    The same arguments always make the same commit. Raises `ChangeRefused` and `CheckoutFailed`.
+    """
+    with _workspace(mirrors, remote, tip) as work:
+        work.apply(change.patch, reverse=True)
+        message = f"Take back {change.commit[:12]}\n\nThis reverts commit {change.commit}.\n"
+        commit = work.commit(work.tree(), message, committed_at)
+        # Not on the task's branch, which is only changed when the repository has taken the commit.
+        work.hand_over(mirrors, remote, commit, f"{change.branch}-undo")
+        return commit
+
+
 @contextmanager
 def _workspace(mirrors: Mirrors, remote: Remote, base: str) -> Iterator["_Workspace"]:
     """Provide an empty repository that borrows the mirror's objects, at the base's files."""
@@ -159,8 +175,8 @@ class _Workspace:
             self._done("read-tree", self._base)
             self.base_tree = self._read("rev-parse", f"{self._base}^{{tree}}").decode().strip()
 
-    def apply(self, patch: bytes) -> None:
-        """Apply the patch to the index. Raises `ChangeRefused`."""
+    def apply(self, patch: bytes, *, reverse: bool = False) -> None:
+        """Apply the patch, or its reverse, to the index. Raises `ChangeRefused`."""
         if len(patch) > MOST_PATCH:
             raise ChangeRefused(f"The change is larger than {MOST_PATCH // 1_000_000} MB.")
         ended = self._git.run(
@@ -168,6 +184,7 @@ class _Workspace:
             "--cached",
             "--binary",
             "--whitespace=nowarn",
+            *(["--reverse"] if reverse else []),
             "-",
             given=patch,
             environment=self._place,

@@ -111,6 +111,13 @@ class Mirrors:
         with self._held(remote, deadline, exclusive=True) as mirror:
             return self._mended(remote, mirror, lambda fresh: fresh.fetch(remote, found, branch))
 
+    def remote_tip(self, remote: Remote, branch: str) -> str:
+        """Return the commit of the remote's branch now, or an empty text if there is no branch.
+
+        Raises `CheckoutFailed`.
+        """
+        return self._ask(remote, branch, self._deadline()).tip
+
     def ensure(self, remote: Remote, commit: str) -> None:
         """Fetch the commit unless the mirror has it. Raises `CheckoutFailed`."""
         deadline = self._deadline()
@@ -374,6 +381,18 @@ class Mirror:
 
     def push(self, remote: Remote, commit: str, branch: str) -> tuple[Ended, bytes]:
         """Push a commit as a branch; return how that ended, and git's report about the branch."""
+        return self._push(remote, f"{commit}:{_HEADS}{branch}")
+
+    def put_back(self, remote: Remote, branch: str, *, was: str, to: str) -> tuple[Ended, bytes]:
+        """Have the remote's branch point at the commit `to`, or delete it if that is empty.
+
+        The remote refuses, in one step, if the branch doesn't point at `was` any more. The answer
+        is as from `push`.
+        """
+        lease = f"--force-with-lease={_HEADS}{branch}:{was}"
+        return self._push(remote, f"{to}:{_HEADS}{branch}", lease)
+
+    def _push(self, remote: Remote, refspec: str, *options: str) -> tuple[Ended, bytes]:
         with tempfile.TemporaryFile(dir=self.git.directory) as output:
             ended = self._run(
                 "push",
@@ -381,9 +400,10 @@ class Mirror:
                 "--no-verify",
                 "--no-follow-tags",
                 "--recurse-submodules=no",
+                *options,
                 "--",
                 remote.url,
-                f"{commit}:{_HEADS}{branch}",
+                refspec,
                 remote=remote,
                 output=output,
             )

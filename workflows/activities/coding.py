@@ -16,6 +16,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.prompts import going_on
 from workflows import (
     denials,
     diffs,
@@ -36,8 +37,8 @@ from workflows.mention_types import (
     STOPPED,
     out_of_credits,
 )
-from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import all_that_was_asked, request_text
+from workflows.models import ERASED, FollowUp, Mention, Notice
+from workflows.requests import all_that_was_asked, request_text, texts_of
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
 
@@ -162,6 +163,7 @@ class CodingActivities:
             return TaskAnswer(reason=STOPPED)
         if new.gone:
             threads.abandon(new.gone)
+        identifier = activity.info().workflow_id or ""
         request = Request(
             workspace=mention.workspace,
             channel_id=mention.channel_id,
@@ -171,12 +173,21 @@ class CodingActivities:
             text=all_that_was_asked(mention),
         )
         try:
-            run = creation.create_task(
-                request,
-                repository,
-                activity.info().workflow_id or "",
-                check=lambda: work.require_not_stopped(mention),
-            )
+            if old := _run_to_reopen(mention):
+                run = creation.reopen_task(
+                    old.task,
+                    identifier,
+                    mention.ts,
+                    going_on(old.request) if mention.goes_on else old.request,
+                    check=lambda: work.require_not_stopped(mention),
+                )
+            else:
+                run = creation.create_task(
+                    request,
+                    repository,
+                    identifier,
+                    check=lambda: work.require_not_stopped(mention),
+                )
         except Refused as refused:
             denial = denials.claim(mention, refused.verdict)
             reason = out_of_credits(refused.verdict.reason)
@@ -206,7 +217,7 @@ class CodingActivities:
         with transaction.atomic():
             # The lock keeps a task that is being stopped from getting another run.
             task = CodingTask.objects.select_for_update().get(pk=task.pk)
-            if task.state == CodingTask.State.STOPPED:
+            if task.state == CodingTask.State.STOPPED or not _is_ours(task):
                 return ForwardAnswer()
             is_new = follow_up.state != FollowUp.State.HANDLED
             if is_new and not task.accepts(follow_up.user_id):
@@ -268,6 +279,8 @@ class CodingActivities:
         """Close the task, unless a message for it was recorded at the last moment."""
         with transaction.atomic():
             task = CodingTask.objects.select_for_update().get(pk=end.task_id)
+            if not _is_ours(task):
+                return TaskEnded()
             waiting = FollowUp.objects.filter(
                 workflow_id=task.workflow_id,
                 state__in=FollowUp.WAITING,
@@ -276,6 +289,23 @@ class CodingActivities:
             if not ids:
                 runs.finish_task(task, end.state)
         return TaskEnded(ids)
+
+
+def _is_ours(task: CodingTask) -> bool:
+    """Return whether the task still belongs to this workflow: a later one may go on with it."""
+    return task.workflow_id == activity.info().workflow_id
+
+
+def _run_to_reopen(mention: Mention) -> TaskRun | None:
+    """Return the run with whose task the mention goes on, or None if it begins a task.
+
+    A first run that failed left nothing to go on with. Its task is begun anew, as by a reply.
+    """
+    run = mention.repeats
+    if run is None or run.request == ERASED:
+        return None
+    is_first = not run.task.runs.filter(created_at__lt=run.created_at).exists()
+    return None if is_first and not mention.goes_on else run
 
 
 def _join(mention: Mention) -> TaskAnswer:
@@ -296,7 +326,7 @@ def _join(mention: Mention) -> TaskAnswer:
             defaults={
                 "thread_ts": mention.thread_ts,
                 "user_id": mention.user_id,
-                "text": mention.text,
+                "text": mention.text or "\n\n".join(texts_of(mention)),
                 "addressed": True,
                 "workflow_id": task.workflow_id,
             },
@@ -337,8 +367,9 @@ def _announce(mention: Mention, task: CodingTask) -> None:
             edits.revise(picker, wording.picker_chosen(task.repository_name))
             notices.deliver(picker)
 
-    for decorate in (react, store_link):
-        _try_twice(decorate)
+    if not mention.is_click:  # a click has no message to react to
+        for decorate in (react, store_link):
+            _try_twice(decorate)
     replace_picker()
 
 

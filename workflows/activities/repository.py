@@ -12,7 +12,7 @@ from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import ChannelDefault, Repository, RepositoryRule
 from coding_tasks.repository_rules import repository_by_rules
 from projects.models import Project
-from workflows import denials, failure_wording, notices, wording
+from workflows import denials, failure_wording, notices, run_buttons, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import NO_REPOSITORY, STOPPED, MentionRef, out_of_credits
@@ -90,12 +90,12 @@ class RepositoryActivities:
         repositories = _repositories(mention)
         if mention.chosen_repository in (NO_REPOSITORY, *(each.pk for each in repositories)):
             return RepositoryAnswer(mention.chosen_repository)
+        if mention.repeats and mention.repeats.task.repository in repositories:
+            return RepositoryAnswer(mention.repeats.task.repository_id)
         if not repositories:
             text = wording.no_repositories(mention.user_id, bot_name=settings.BOT_NAME)
-            notice = notices.claim(
-                f"no-repositories:{mention.pk}", Notice.Kind.FAILURE, mention, text
-            )
-            return RepositoryAnswer(notice_id=str(notice.pk), reason="no repository")
+            failure = _claim_failure(mention, f"no-repositories:{mention.pk}", text)
+            return RepositoryAnswer(notice_id=failure, reason="no repository")
         if len(repositories) == 1:
             return RepositoryAnswer(repositories[0].pk)
         asked = "\n".join(texts_of(mention))
@@ -153,16 +153,20 @@ class RepositoryActivities:
             return PickerNotice(None)
         text = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
         key = f"picker-expired:{mention.pk}"
-        notice = notices.claim(key, Notice.Kind.FAILURE, mention, text)
-        return PickerNotice(str(notice.pk))
+        return PickerNotice(_claim_failure(mention, key, text))
 
     @activity.defn
     def give_up(self, given_up: GivenUp) -> PickerNotice:
         """Claim the message that says why the work did not begin."""
         mention = rows.mention(given_up.mention_id)
         text = failure_wording.sentence(given_up.failure, user_id=mention.user_id)
-        notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
-        return PickerNotice(str(notice.pk))
+        return PickerNotice(_claim_failure(mention, f"failed:{mention.pk}", text))
+
+
+def _claim_failure(mention: Mention, key: str, text: str) -> str:
+    """Return the id of the notice that says why no work began, creating it if needed."""
+    blocks = run_buttons.below(text, run_buttons.retry_mention(mention.pk))
+    return str(notices.claim(key, Notice.Kind.FAILURE, mention, text, blocks=blocks).pk)
 
 
 def _repositories(mention: Mention) -> list[Repository]:

@@ -12,7 +12,7 @@ from coding_tasks.threads import lock_active_task
 from workflows import client, closing, denials, notices, participants
 from workflows.mention_types import ANOTHERS_TASK, HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
-from workflows.requests import is_stopped_later
+from workflows.requests import is_stopped_later, texts_of
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> boo
             defaults={
                 "thread_ts": mention.thread_ts,
                 "user_id": mention.user_id,
-                "text": mention.text,
+                "text": mention.text or "\n\n".join(texts_of(mention)),
                 "addressed": True,
                 "workflow_id": locked.workflow_id,
                 "state": FollowUp.State.RECEIVED,

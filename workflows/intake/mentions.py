@@ -103,6 +103,7 @@ def _decide(mention: Mention, *, ask_gate: bool) -> None:
 def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
+        replies.go_on(mention)
         replies.take_up_earlier(mention)
     if is_stopped_later(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
@@ -119,7 +120,7 @@ def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
 
 
 def _has_no_text(mention: Mention) -> bool:
-    return not texts_of(mention)
+    return not mention.repeats_id and not texts_of(mention)
 
 
 def _ask(mention: Mention) -> None:

@@ -25,13 +25,21 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task
 from workflows import denials, notices, wording
 from workflows.intake import follow_ups
 from workflows.intake.deferral import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_bare, is_stop, is_stopped_later, texts_of
+from workflows.requests import (
+    is_bare,
+    is_go_on,
+    is_stop,
+    is_stopped_later,
+    message_of,
+    texts_of,
+)
 
 KEPT_FOR = timedelta(minutes=15)
 """Slack delivers a mention at once, after a minute and after five. This is longer."""
@@ -132,6 +140,50 @@ def take_up_earlier(mention: Mention) -> None:
     mention.takes_up = earlier
 
 
+def go_on(mention: Mention) -> None:
+    """Let a mention that only says "continue" go on with the author's work that was stopped.
+
+    Call this only if the thread has no task.
+    """
+    if mention.repeats_id or not is_go_on(mention.text):
+        return
+    run = stopped_run(mention)
+    if run is None:
+        return
+    request = message_of(run)
+    taken_up = request if isinstance(request, Mention) else None
+    try:
+        with transaction.atomic():
+            Mention.objects.filter(pk=mention.pk).update(
+                repeats=run, goes_on=True, takes_up=taken_up
+            )
+    except IntegrityError:  # a click was first
+        return
+    mention.repeats, mention.goes_on, mention.takes_up = run, True, taken_up
+
+
+def stopped_run(message: ThreadReply | Mention) -> TaskRun | None:
+    """Return the run to go on with: the author's work in the thread that was stopped last."""
+    tasks = CodingTask.objects.filter(
+        workspace=message.workspace_id, channel_id=message.channel_id, thread_ts=message.thread_ts
+    )
+    task = tasks.order_by("-created_at").first()
+    if (
+        task is None
+        or task.state != CodingTask.State.STOPPED
+        or task.owner_slack_user_id != message.user_id
+    ):
+        return None
+    since = timezone.now() - TAKEN_UP_WITHIN
+    stopped = task.runs.filter(
+        state=TaskRun.State.STOPPED, repeated_by=None, created_at__gt=since
+    ).exclude(request=ERASED)
+    run = stopped.order_by("created_at").last()
+    if run is not None:
+        run.task = task
+    return run
+
+
 def _as_mention(reply: ThreadReply) -> Mention | None:
     """Return the reply's mention, creating it if the reply orders a stop or takes up a request."""
     post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
@@ -144,6 +196,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
         return _become_mention(reply, None) if is_about_work else None
     if task is not None or request is None or request.state in Mention.OPEN:
         return None
+    if is_go_on(reply.text) and stopped_run(reply):
+        return _become_mention(reply, None)  # `go_on` finds the run when it is decided about
     if is_bare(reply.text) and not texts_of(request):
         return None  # the bot's question what to do is still unanswered
     if not _is_unanswered(request):
@@ -226,6 +280,18 @@ def _may_be_matched_soon(reply: ThreadReply) -> bool:
         return False
     taken_up = Mention.objects.filter(takes_up=request, state__in=Mention.OPEN)
     return request.state in Mention.OPEN or taken_up.exists()
+
+
+def can_be_repeated(request: Mention, run: TaskRun | None) -> bool:
+    """Return whether a click can start a request again. `run` is the run that answered it, if any.
+
+    Call it in the transaction that takes the request up.
+    """
+    if request.text == ERASED or request.received_at < timezone.now() - TAKEN_UP_WITHIN:
+        return False
+    # A run that has failed is told of before its mention is closed.
+    ended = request.state in (Mention.State.FAILED, Mention.State.STOPPED)
+    return (ended or run is not None) and _lock_as_it_was(request)
 
 
 def _is_unanswered(request: Mention) -> bool:

@@ -18,11 +18,12 @@ from coding_tasks.publishing.claims import to_be_pushed
 from coding_tasks.threads import active_task, lock_active_task
 from projects.models import SlackWorkspace
 from quota.resources import format_credits
-from workflows import client, closing, notices, wording
+from workflows import client, closing, notices, run_buttons, wording
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop, message_of, of_thread
+from workflows.slack.block_kit import Block
 from workflows.stopping.work import Stopped, stop_work
 
 _MOST_THREADS = 20
@@ -58,7 +59,8 @@ def obey(message: Mention) -> None:
         words = _words(order, mentions, stopped, owner_id)
         if closing.conclude(message, Mention.State.STOPPED, _outcome(mentions, stopped)):
             key = f"stop:{message.pk}" if owner_id is None else _refusal_key(order)
-            notices.send_soon(notices.claim(key, Notice.Kind.STOP, message, words))
+            blocks = _blocks(words, mentions, stopped, mark)
+            notices.send_soon(notices.claim(key, Notice.Kind.STOP, message, words, blocks=blocks))
     client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
@@ -84,7 +86,10 @@ def obey_click(run: TaskRun, user_id: str, ts: str) -> None:
         stopped = _stop_own_task(order, mark, workflows) if at_work else None
         if stopped is not None or mentions:
             words = _words(order, mentions, stopped, None)
-            told = notices.claim(f"stop:{run.pk}", Notice.Kind.STOP, message_of(run), words)
+            key = f"stop:{run.pk}"
+            blocks = _blocks(words, mentions, stopped, mark)
+            about = message_of(run)
+            told = notices.claim(key, Notice.Kind.STOP, about, words, blocks=blocks)
             notices.send_soon(told)
         else:
             words = wording.stop_button_used(user_id)
@@ -151,7 +156,9 @@ def _end_own_work(order: Order, mark: str) -> set[str] | None:
     if stopped is None and not mentions:
         return None
     words = _words(order, mentions, stopped, None)
-    notices.send_soon(notices.claim(_key(order), Notice.Kind.STOP, order, words))
+    blocks = _blocks(words, mentions, stopped, mark)
+    told = notices.claim(_key(order), Notice.Kind.STOP, order, words, blocks=blocks)
+    notices.send_soon(told)
     return workflows | ({stopped.task.workflow_id} if stopped else set())
 
 
@@ -266,6 +273,22 @@ def _words(
     if owner_id is not None:
         return wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
     return wording.nothing_to_stop(order.user_id)
+
+
+def _blocks(
+    words: str, mentions: Sequence[Mention], stopped: Stopped | None, mark: str
+) -> list[Block]:
+    """Return the message about a stop, with buttons to go on with what was stopped."""
+    if stopped is not None:
+        run = stopped.task.runs.filter(state=TaskRun.State.STOPPED, error=mark)
+        newest = run.order_by("created_at").last()
+        if newest is not None:
+            go_on, again = run_buttons.go_on(newest.pk), run_buttons.retry_run(newest.pk)
+            return run_buttons.below(words, go_on, again)
+    elif mentions:
+        newest_mention = max(mentions, key=lambda each: Decimal(each.ts))
+        return run_buttons.below(words, run_buttons.retry_mention(newest_mention.pk))
+    return []
 
 
 def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
