@@ -61,10 +61,10 @@ def perform(mirrors: Mirrors, undo: ChangeUndo, *, last_attempt: bool = False) -
         return
     task = run.task
     branch = branch_of(task)
-    if not takes_pushes(task.repository):
+    if not takes_pushes(task.repository_to_change):
         _end(undo, State.REFUSED, "I changed nothing: no credential for pushing is stored here.")
         return
-    remote = remote_of(task.repository)
+    remote = remote_of(task.repository_to_change)
     if branch.pull_request and _is_merged(task, remote, branch.pull_request):
         merged = f"the pull request is merged: {branch.pull_request}"
         _end(undo, State.REFUSED, f"I changed nothing: {merged}")
@@ -136,7 +136,7 @@ def _is_merged(task: CodingTask, remote: Remote, address: str) -> bool:
     if (hub := _github(task, remote)) is None:
         return False
     try:
-        return hub.is_merged(name_on_github(task.repository), address)
+        return hub.is_merged(name_on_github(task.repository_to_change), address)
     except GitHubFailed as error:
         if error.permanent:
             return False  # it may be gone, and the branch is looked at all the same
@@ -154,7 +154,7 @@ def _close_pull_request(
     if (hub := _github(task, remote)) is None:
         return False, f"I have no credential to close the pull request: {address}"
     try:
-        hub.close(name_on_github(task.repository), address)
+        hub.close(name_on_github(task.repository_to_change), address)
     except GitHubFailed as error:
         if not error.permanent and not last_attempt:
             raise PublishingFailed(str(error), retry_after=error.retry_after) from error
@@ -163,7 +163,7 @@ def _close_pull_request(
 
 
 def _github(task: CodingTask, remote: Remote) -> GitHub | None:
-    api_url = api_url_of(task.repository)
+    api_url = api_url_of(task.repository_to_change)
     return GitHub(api_url, remote.login.password) if api_url and remote.login else None
 
 
