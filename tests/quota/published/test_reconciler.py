@@ -491,7 +491,12 @@ def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, r
 def running() -> Iterator[Reconciler]:
     """A reconciler that works on a thread, as its process does."""
     reconciler, stop = Reconciler(), threading.Event()
-    thread = threading.Thread(target=reconciler.run, args=[stop])
+
+    def run() -> None:
+        reconciler.run(stop)
+        connection.close()
+
+    thread = threading.Thread(target=run)
     thread.start()
     yield reconciler
     stop.set()
