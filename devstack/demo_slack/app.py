@@ -196,6 +196,7 @@ class DemoSlack:
             if record is not self._calls:
                 return DroppedAnswer()
         if fault is not None and fault.error:
+            self.web_api.check_blocks(arguments)
             answer: Json = {"ok": False, "error": fault.error}
         else:
             answer = self.web_api.call(method, authorization, arguments)

@@ -5,9 +5,11 @@ limit has a status of its own (429 with `Retry-After`, see `faults`).
 """
 
 import base64
+import json
 
 from devstack.demo_slack import agent_methods, chat_methods, conversation_methods, file_methods
 from devstack.demo_slack.api_call import ApiCall, SlackError
+from devstack.demo_slack.block_kit import violations
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.installations import Install, Installations
 from devstack.demo_slack.limits import Limits
@@ -62,6 +64,12 @@ class WebAPI:
                 self.violations += error.details
                 refusal["response_metadata"] = {"messages": error.details}
             return refusal
+
+    def check_blocks(self, arguments: Json) -> None:
+        """Note what is wrong with the blocks of a call that is refused for another reason."""
+        blocks = arguments.get("blocks") or "[]"
+        listed = json.loads(blocks) if isinstance(blocks, str) else blocks
+        self.violations += violations(listed, most=self.limits.blocks)
 
     def _answer(self, method: str, authorization: str, arguments: Json) -> Json:
         if method == "api.test":

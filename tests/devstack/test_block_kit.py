@@ -150,6 +150,15 @@ def test_the_refusal_says_what_is_wrong():
         assert slack.violations() == [reason]
 
 
+def test_blocks_of_a_call_that_fails_are_checked_too():
+    with FakeSlack() as slack:
+        client = WebClient(BOT_TOKEN, base_url=slack.api_url, retry_handlers=[])
+        slack.fail_next("chat.postMessage", "is_archived")
+        with pytest.raises(SlackApiError):
+            client.chat_postMessage(channel="C1", text="x", blocks=[section(text=mrkdwn(3001))])
+        assert slack.violations() == ["blocks[0].text.text: more than 3000 characters"]
+
+
 def field(**element) -> dict:
     return {
         "type": "input",

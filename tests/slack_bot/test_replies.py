@@ -364,6 +364,15 @@ def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
 
 
 @pytest.mark.case("S26")
+def test_small_talk_by_others_is_ignored_without_credits_too(webhook, task, exhausted, temporal):
+    webhook.reply("nice", task.thread_ts, user="U2")
+    tasks.deliver_pending_notices()
+    assert not FollowUp.objects.exists()
+    assert webhook.slack.calls() == []
+    assert temporal.signals(task.workflow_id) == []
+
+
+@pytest.mark.case("S26")
 def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(webhook, task, temporal):
     for user in ("U2", "U3", "U2"):
         webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)
@@ -376,6 +385,7 @@ def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(webhook, ta
     assert set(Mention.objects.exclude(user_id="U1").values_list("state", flat=True)) == {"refused"}
 
 
+@pytest.mark.case("S26")
 def test_others_are_told_whose_task_it_is_even_when_credits_are_out(webhook, task, exhausted):
     webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user="U2")
     assert Notice.objects.get().kind == "not_your_task"

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
@@ -183,6 +184,7 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
     assert mention.state == Mention.State.REFUSED
     [denial] = shop.notices(Notice.Kind.DENIAL)
     assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
+    assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
 
 
 @pytest.mark.case("W3")

@@ -552,7 +552,12 @@ def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkey
 def running() -> Iterator[Reconciler]:
     """A reconciler that works on a thread, as its process does."""
     reconciler, stop = Reconciler(), threading.Event()
-    thread = threading.Thread(target=reconciler.run, args=[stop])
+
+    def run() -> None:
+        reconciler.run(stop)
+        connection.close()
+
+    thread = threading.Thread(target=run)
     thread.start()
     yield reconciler
     stop.set()

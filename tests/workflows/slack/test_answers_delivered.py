@@ -367,6 +367,7 @@ class TestWays:
         assert (answer.state, answer.destination) == ("sent", "dm")
         assert texts(slack.direct_messages()) == [SHORT]
 
+    @pytest.mark.case("U4")
     @pytest.mark.parametrize("error", ["user_disabled", "user_not_found", "user_not_visible"])
     def test_an_answer_stays_on_the_page_if_nobody_can_be_written_to(
         self, slack, mention, answer, error
@@ -380,6 +381,7 @@ class TestWays:
         assert page in posted["text"]
         assert "The answer" not in posted["text"]
 
+    @pytest.mark.case("U2")
     def test_the_thread_is_told_of_the_page_if_every_form_is_refused(self, slack, mention, answer):
         slack.fail_next("chat.postMessage", "msg_too_long", times=2)
         slack.fail_next("files.getUploadURLExternal", "missing_scope", times=2)
