@@ -51,6 +51,9 @@ mutations: ## make mistakes in a copy and check that tests fail (ARGS=--all: eve
 screenshots: ## take the pictures of the docs with this machine's Chromium
 	$(LAUNCH) devstack.screenshots
 
+accessibility: ## examine all pages with axe-core, in this machine's Chromium
+	$(LAUNCH) devstack.accessibility
+
 agents: ## install Claude Code, Codex and mini-swe-agent for coding tasks (AGENTS=codex: one of them)
 	$(LAUNCH) devstack.install_agents $(AGENTS)
 
@@ -71,4 +74,4 @@ lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group deploy --constraint requirements.lock --output-file requirements-deploy.lock
 
-.PHONY: help up demo test lint format bench soak mutations screenshots agents test-agents test-deploy lock
+.PHONY: help up demo test lint format bench soak mutations screenshots accessibility agents test-agents test-deploy lock

@@ -86,6 +86,7 @@ app.conf.beat_schedule = {
     "start pending tasks": {"task": "workflows.tasks.start_pending_tasks", "schedule": 5.0},
     "deliver pending notices": {"task": "workflows.tasks.deliver_pending_notices", "schedule": 5.0},
     "publish due homes": {"task": "workflows.tasks.publish_due_homes", "schedule": 5.0},
+    "forget old rows": {"task": "workflows.tasks.forget_old_rows", "schedule": 3600.0},
     "show agent sessions": {
         "task": "workflows.tasks.show_agent_sessions",
         "schedule": 2.0,

@@ -20,18 +20,17 @@ def browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def main() -> None:
-    """Replace this process by the test run that takes the pictures."""
+def become(tests: str, *options: str, **environment: str) -> None:
+    """Install the packages that drive a browser; replace this process by a run of these tests."""
     if browser() is None:
         sys.exit("tollgate: Chromium is missing. On Debian: sudo apt install chromium")
     try:
         install(LOCK, shutil.which("uv"))
     except LaunchError as error:
         sys.exit(f"tollgate: {error}")
-    environment = os.environ | {"SCREENSHOTS": str(DIRECTORY)}
-    command = [str(PYTHON), "-m", "pytest", "-n", "0", "-q", "tests/config/test_in_browser.py"]
-    os.execve(PYTHON, command, environment)
+    command = [str(PYTHON), "-m", "pytest", "-n", "0", "-q", *options, tests]
+    os.execve(PYTHON, command, os.environ | environment)
 
 
 if __name__ == "__main__":
-    main()
+    become("tests/config/test_in_browser.py", SCREENSHOTS=str(DIRECTORY))

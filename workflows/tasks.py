@@ -36,6 +36,7 @@ from workflows.agent_sessions import showing as showing_sessions
 from workflows.api import running
 from workflows.credit_requests import resuming
 from workflows.credit_requests.messages import tell_not_delivered
+from workflows.home import openings
 from workflows.home import publishing as home_tabs
 from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, HomeTab, Notice, RunQuote, ThreadReply
@@ -113,6 +114,14 @@ def publish_home(tab_id: str) -> None:
 def publish_due_homes() -> None:
     """Publish the Home tabs that are due."""
     _sweep(home_tabs.due(timezone.now())[:_BATCH], home_tabs.publish)
+
+
+@shared_task
+def forget_old_rows() -> None:
+    """Delete what was kept about Home tabs and agent sessions that nobody uses any more."""
+    now = timezone.now()
+    openings.forget_old(now)
+    showing_sessions.forget_old(now)
 
 
 @shared_task

@@ -11,6 +11,14 @@ from coding_tasks.publishing.outcomes import UndoRefusal
 from coding_tasks.repositories.bounds import Bounds
 from coding_tasks.storable import storable
 
+_WORK_STATES = {
+    "queued": "about to start",
+    "running": "working",
+    "paused": "paused until there are credits",
+    "succeeded": "answered",
+    "active": "answered",
+}
+
 
 def escape(text: str) -> str:
     """Return text escaped, so that Slack shows it literally: no pings, no links.
@@ -32,6 +40,11 @@ def person(user_id: str) -> str:
 
 
 # --- Credits -------------------------------------------------------------------------------------
+def work_state(state: str) -> str:
+    """Return the state of a task or of one of its runs in words."""
+    return _WORK_STATES.get(state, state)
+
+
 def credits_running_low(
     percent: int,
     resets_at: datetime | None,

@@ -65,7 +65,7 @@ class QuarantinedEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[QuarantinedE
         try:
             return indented(json.loads(quarantined.payload))
         except RecursionError:
-            return format_html("<pre>{}</pre>", quarantined.payload)
+            return format_html('<pre tabindex="0">{}</pre>', quarantined.payload)
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         """Allow decisions to users who can change quarantined events."""

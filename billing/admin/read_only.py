@@ -58,7 +58,7 @@ def exact_or_nothing(micro: int | None) -> str:
 
 def indented(document: Any) -> SafeString:
     """Return a JSON document as indented HTML text."""
-    return format_html("<pre>{}</pre>", json.dumps(document, indent=2))
+    return format_html('<pre tabindex="0">{}</pre>', json.dumps(document, indent=2))
 
 
 def number(text: object) -> int:

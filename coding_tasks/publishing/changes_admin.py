@@ -19,7 +19,9 @@ MOST_SHOWN = 200_000
 
 def shown(change: RunChange) -> SafeString:
     """Return the beginning of the change as a diff."""
-    return format_html("<pre>{}</pre>", change.patch.decode("utf-8", "replace")[:MOST_SHOWN])
+    return format_html(
+        '<pre tabindex="0">{}</pre>', change.patch.decode("utf-8", "replace")[:MOST_SHOWN]
+    )
 
 
 @admin.register(TaskBranch)

@@ -126,8 +126,8 @@ def installation_step(workspaces: list[SlackWorkspace]) -> Step:
     )
 
 
-def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step:
-    """Return whether every workspace granted what the app needs.
+def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step | None:
+    """Return whether every workspace granted what the app needs, or None if nobody has asked yet.
 
     With `ask`, Slack is asked about workspaces whose scopes are not known.
     """
@@ -135,6 +135,7 @@ def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step:
     if not workspaces:
         return Step(title, State.TO_DO, "No workspace has granted anything.", "Install the app.")
     lacking: dict[str, list[str]] = {}
+    unknown: list[str] = []
     for workspace in workspaces:
         granted = workspace.scopes
         if not granted and ask:
@@ -150,7 +151,10 @@ def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step:
         if granted and (missing := missing_scopes(granted)):
             lacking[str(workspace)] = missing
         elif not granted:
-            return Step(title, State.TO_DO, f"It is not known what {workspace} granted.")
+            unknown.append(str(workspace))
+    if unknown and not lacking:
+        found = f"It is not known what {_listed(unknown)} granted."
+        return Step(title, State.TO_DO, found) if ask else None
     if not lacking:
         return Step(title, State.DONE, "Every scope of the manifest was granted.")
     found = "; ".join(f"{name} lacks {', '.join(scopes)}" for name, scopes in lacking.items())

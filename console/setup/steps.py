@@ -8,10 +8,13 @@ from projects.models import SlackWorkspace
 
 
 def steps(now: datetime, *, ask: bool) -> list[Step]:
-    """Return every step. Only with `ask`, Slack and the gateway may be asked."""
+    """Return every step of which it is known how far it is.
+
+    Only with `ask`, Slack and the gateway may be asked.
+    """
     active = SlackWorkspace.objects.filter(is_active=True).select_related("project__organization")
     workspaces = list(active.defer("bot_token")[:5])
-    return [
+    found = [
         slack_steps.app_step(workspaces),
         slack_steps.secrets_step(workspaces),
         slack_steps.reach_step(now),
@@ -22,3 +25,4 @@ def steps(now: datetime, *, ask: bool) -> list[Step]:
         slack_steps.event_step(now),
         work_steps.provider_step(now, ask=ask),
     ]
+    return [step for step in found if step is not None]

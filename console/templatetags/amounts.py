@@ -10,6 +10,7 @@ from billing.credits import dollars as credits_in_dollars
 from billing.models import AuditEntry
 from billing.products import TITLES
 from quota import moments, reason_words
+from workflows import wording
 
 register = template.Library()
 
@@ -60,6 +61,12 @@ def in_words(reason: str) -> str:
 def spaced(name: str) -> str:
     """Return a name such as `given_up` in words."""
     return name.replace("_", " ")
+
+
+@register.filter
+def work_state(state: str) -> str:
+    """Return the state of a task or of one of its runs in words."""
+    return wording.work_state(state)
 
 
 @register.filter

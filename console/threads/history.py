@@ -73,6 +73,12 @@ class TaskHistory:
     runs: tuple[RunHistory, ...]
 
     @property
+    def state(self) -> str:
+        """The state of its unfinished run, or else of the task."""
+        states = (each.run.state for each in self.runs if each.run.state in TaskRun.UNFINISHED)
+        return next(states, self.task.state)
+
+    @property
     def credits_micro(self) -> int:
         """What the task used in total."""
         return sum(run.credits_micro for run in self.runs)

@@ -5,9 +5,22 @@
 --       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects,
 --       caps ('' none, else as hold.lua reads it), caps' version, (scope, allotment ('' not capped),
 --       booked, cap)…
--- Returns {whether the verdict was installed, whether the snapshot was, whether Redis lost data}.
+-- Returns {whether the verdict was installed, whether the snapshot was, what was noticed, how much of
+-- the spending a restored ledger lacks}. Noticed: 'outdated' (nothing was installed), 'restored',
+-- 'booked_more' (Redis lost data), or ''.
 local ticket, asked_at = tonumber(ARGV[1]), ARGV[2]
-local installed, snapshot, lost = 0, 0, 0
+local installed, snapshot, noticed, missing = 0, 0, '', 0
+local a = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'ticket', 'spent', 'pending', 'parked',
+  'installed_at', 'allotment')
+local same_ledger = a[1] == ARGV[8]
+if same_ledger and tonumber(asked_at) > tonumber(a[7] or asked_at) then
+  -- Versions only grow, and this question was asked after a[2] was known. So if this answer is older,
+  -- or another one of that version, the database was restored, and its new epoch is still to come.
+  local version, known = tonumber(ARGV[9]), tonumber(a[2])
+  if version < known or version == known and ARGV[10] ~= a[8] then
+    return {0, 0, 'outdated', 0}
+  end
+end
 local p = redis.call('HMGET', KEYS[1], 'ticket', 'stale_ticket')
 if not p[1] or tonumber(p[1]) < ticket then
   redis.call('HSET', KEYS[1], 'ticket', ARGV[1], 'asked_at', asked_at, 'account', ARGV[3],
@@ -25,10 +38,8 @@ if not p[1] or tonumber(p[1]) < ticket then
   installed = 1
 end
 if ARGV[10] == 'unknown' then
-  return {installed, snapshot, lost}
+  return {installed, snapshot, noticed, missing}
 end
-local a = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'ticket', 'spent', 'pending')
-local same_ledger = a[1] == ARGV[8]
 local newer
 if same_ledger then
   newer = tonumber(a[2]) < tonumber(ARGV[9])
@@ -41,19 +52,25 @@ if newer then
   if not same_ledger then
     -- Another ledger (a restored database): count only what it booked and what is on its way to it.
     redis.call('HSET', KEYS[2], 'spent', int(booked + pending))
+    missing = spent - booked - pending - tonumber(a[6] or '0')
+    if a[1] and missing > 0 then
+      noticed = 'restored'
+    else
+      missing = 0
+    end
   elseif booked > spent then
     -- The ledger booked more than Redis remembers as spent, so Redis lost data. Undelivered events
     -- may be among those booked; they are counted twice until the resynchronisation.
     redis.call('HSET', KEYS[2], 'spent', int(booked + pending), 'resync', '1')
     redis.call('ZADD', KEYS[4], int(now_ms()), ARGV[13])
-    lost = 1
+    noticed = 'booked_more'
   end
   redis.call('HSET', KEYS[2], 'epoch', ARGV[8], 'version', ARGV[9], 'allotment', ARGV[10],
-    'valid_until', ARGV[11], 'ticket', ARGV[1])
+    'valid_until', ARGV[11], 'ticket', ARGV[1], 'installed_at', int(now_ms()))
   snapshot = 1
 end
 if not newer and not same_ledger then
-  return {installed, snapshot, lost}
+  return {installed, snapshot, noticed, missing}
 end
 for index = 16, #ARGV, 4 do
   local scope, allotment, booked = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
@@ -68,4 +85,4 @@ for index = 16, #ARGV, 4 do
     end
   end
 end
-return {installed, snapshot, lost}
+return {installed, snapshot, noticed, missing}

@@ -124,14 +124,10 @@ class QuotaResolver:
             self._wait_longer(project_id)
             raise
         except (TollgateUnusable, ValueError, InvalidOperation) as error:
-            metrics.RESOLVER_FAILURES.labels("quota", "unusable").inc()
-            logger.error("quota answer is not usable", project_id=project_id, error=str(error))
-            self._wait_longer(project_id)
-            await self._mark_broken(project_id)
-            raise TollgateUnusable(str(error)) from None
+            raise await self._unusable(project_id, str(error)) from None
         self._backoff.pop(project_id, None)
         for resource, found in answer.limited.items():
-            _, _, lost = await self._redis.run(
+            _, _, noticed, missing_micro = await self._redis.run(
                 INSTALL,
                 [
                     keys.project(project_id, resource),
@@ -141,15 +137,34 @@ class QuotaResolver:
                 ],
                 ticket, asked_at, *snapshots[resource], str(project_id), *_caps(found, user),
             )  # fmt: skip
+            if noticed == b"outdated":
+                why = (
+                    f"{found.account} has an older version than before: was the database restored?"
+                )
+                raise await self._unusable(project_id, why)
             # Only after the answer is installed, because callers that get a payer run the hold
             # script next.
             self._payers[project_id, resource] = Payer(
                 found.account, Decimal(str(found.credits_per_usd))
             )
-            if lost:
+            if noticed == b"booked_more":
                 metrics.LOST_DATA.labels("booked_more").inc()
                 logger.error("redis lost spending that the ledger has", account=found.account)
+            elif noticed == b"restored":
+                logger.error(
+                    "the restored ledger lacks spending that was delivered before",
+                    account=found.account,
+                    credits=str(Decimal(missing_micro).scaleb(-6)),
+                )
         return answer
+
+    async def _unusable(self, project_id: int, why: str) -> TollgateUnusable:
+        """Refuse the project's calls until there is a usable answer; return the error to raise."""
+        metrics.RESOLVER_FAILURES.labels("quota", "unusable").inc()
+        logger.error("quota answer is not usable", project_id=project_id, error=why)
+        self._wait_longer(project_id)
+        await self._mark("broken", [project_id])
+        return TollgateUnusable(why)
 
     def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
@@ -180,10 +195,6 @@ class QuotaResolver:
     async def mark_stale(self, project_ids: list[int]) -> None:
         """Mark these projects: their stored verdicts may be outdated."""
         await self._mark("stale", project_ids)
-
-    async def _mark_broken(self, project_id: int) -> None:
-        """Refuse the project's calls until Django gives a usable answer."""
-        await self._mark("broken", [project_id])
 
     async def _mark(self, what: str, project_ids: list[int]) -> None:
         resources = {resource for _, resource in self._payers} | set(products.BUCKETS)

@@ -71,6 +71,10 @@ def step(title: str, ask: bool = False):
     return found
 
 
+def titles(*, ask: bool) -> list[str]:
+    return [each.title for each in steps(timezone.now(), ask=ask)]
+
+
 def arrive(way: str = "http", kind: str = "events", ago: timedelta = timedelta()) -> None:
     SlackArrival.objects.update_or_create(way=way, kind=kind, defaults={"at": timezone.now() - ago})
 
@@ -241,7 +245,6 @@ def test_scopes_that_were_not_granted_are_named(workspace):
 
 def test_slack_is_asked_once_for_scopes_that_are_not_known(workspace, settings):
     SlackWorkspace.objects.update(scopes="")
-    assert step(ALL[6]).state is State.TO_DO
     with FakeSlack() as slack:
         settings.SLACK_API_URL = slack.api_url
         assert step(ALL[6], ask=True).is_done
@@ -313,3 +316,19 @@ def test_a_provider_that_refuses_the_key_is_named(project, redis_client):
     found = step(ALL[8])
     assert found.state is State.WRONG
     assert "openai" in found.found
+
+
+def test_a_step_of_which_nobody_has_asked_slack_does_not_count(workspace):
+    assert titles(ask=False) == ALL
+    workspace.scopes = ""
+    workspace.save()
+    assert titles(ask=False) == [title for title in ALL if title != "Grant what the bot needs"]
+    assert titles(ask=True) == ALL
+
+
+def test_a_workspace_that_lacks_scopes_counts_whatever_is_known_of_another(workspace, project):
+    workspace.scopes = "chat:write"
+    workspace.save()
+    fields = {"project": project, "team_id": "T2", "name": "Other", "bot_user_id": "UBOT"}
+    SlackWorkspace.objects.create(bot_token="xoxb-other", **fields)
+    assert step("Grant what the bot needs").state is State.WRONG

@@ -400,3 +400,15 @@ def test_pages_cost_the_same_number_of_queries_however_much_happened(
             happen(number)
         with django_assert_num_queries(len(few)):
             admin_client.get(where, query)
+
+
+def test_the_states_of_work_are_in_the_words_of_the_home_tab(admin_client, workspace):
+    def states() -> list[str]:
+        shown = admin_client.get(page(workspace)).content.decode()
+        return re.findall(r'<span class="state">([^<]*)</span>', shown)[-2:]
+
+    mention(workspace)
+    made = run(task(workspace, state="active"), "100.000001")
+    assert states() == ["answered", "answered"]
+    TaskRun.objects.filter(pk=made.pk).update(state="paused")
+    assert states() == ["paused until there are credits"] * 2

@@ -150,6 +150,13 @@ def test_promtool_accepts_the_rules(promtool: str) -> None:
     assert f"{len(RULES)} rules found" in run(promtool, "check", "rules", FOLDER / "alerts.yml")
 
 
+def test_every_alert_is_made_to_fire_once() -> None:
+    groups = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
+    tried = [each for group in groups for each in group["alert_rule_test"]]
+    firing = {each["alertname"] for each in tried if each.get("exp_alerts")}
+    assert firing == {rule["alert"] for rule in RULES}
+
+
 def test_the_rules_fire_when_they_should(promtool: str) -> None:
     assert "SUCCESS" in run(promtool, "test", "rules", FOLDER / "alerts_test.yml")
 

@@ -337,3 +337,40 @@ def test_a_message_in_a_channel_still_needs_a_mention(webhook, workspace):
     message = webhook.slack.post("what does the shop do?")
     webhook.deliver(webhook.slack.event(message, "message"))
     assert not Mention.objects.exists()
+
+
+# --- What is forgotten ---------------------------------------------------------------------------
+def end_of(run: TaskRun) -> None:
+    TaskRun.objects.filter(pk=run.pk).update(state="succeeded")
+    CodingTask.objects.filter(pk=run.task_id).update(state="done")
+
+
+def test_a_closed_session_is_forgotten_only_after_its_title_was_erased(webhook, run):
+    session(webhook, run)
+    tasks.forget_old_rows()
+    assert AgentSession.objects.get().status == "processing"
+    end_of(run)
+    assert session(webhook, run)["status"] == "closed"
+    tasks.forget_old_rows()
+    assert AgentSession.objects.get().title == "Look"
+    erase("T1", "U1")
+    assert session(webhook, run)["title"] == "[erased]"
+    tasks.forget_old_rows()
+    assert not AgentSession.objects.exists()
+    assert session(webhook, run)["title"] == "[erased]"
+
+
+@pytest.mark.parametrize("fields", [{"refused": True, "status": "active"}, {"status": ""}])
+def test_a_thread_that_slack_does_not_show_is_forgotten_when_its_work_is_over(webhook, run, fields):
+    task = run.task
+    place = {"channel_id": task.channel_id, "thread_ts": task.thread_ts}
+    row = AgentSession.objects.create(workspace=task.workspace, **place, **fields)
+    tasks.forget_old_rows()
+    assert AgentSession.objects.exists()
+    end_of(run)
+    AgentSession.objects.filter(pk=row.pk).update(due_at=timezone.now() + timedelta(minutes=1))
+    tasks.forget_old_rows()
+    assert AgentSession.objects.exists()  # a process is busy with it
+    AgentSession.objects.filter(pk=row.pk).update(due_at=None)
+    tasks.forget_old_rows()
+    assert not AgentSession.objects.exists()

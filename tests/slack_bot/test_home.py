@@ -123,6 +123,18 @@ def test_credits_left_are_shown_with_a_bar_and_the_reset_in_the_readers_time_zon
     assert "^{date_long} at {time}|" in said
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [(400, "`░░░░░░░░░░░░░░░░░░░░` &lt;1 % used"), (80, "`█░░░░░░░░░░░░░░░░░░░` 2 % used")],
+)
+def test_a_share_below_half_a_block_draws_none_but_is_not_called_zero(
+    webhook, workspace, run, limit, said
+):
+    set_limit(workspace.project.organization, AI_CREDITS, limit * MICRO)
+    open_home(webhook)
+    assert said in shown(webhook)
+
+
 def test_the_usage_of_each_day_is_drawn_with_two_decimals(webhook, run):
     open_home(webhook)
     assert f"{timezone.now():%a %d} ████████████ 2.00```" in shown(webhook)
@@ -380,3 +392,18 @@ def test_a_click_that_names_no_view_and_no_channel_does_nothing(webhook, workspa
     payload["container"] = {}
     assert webhook.deliver({"payload": payload}, PATH).status_code == 200
     assert not HomeTab.objects.exists()
+
+
+def test_a_tab_that_nobody_opens_for_long_is_forgotten_and_opens_as_before(webhook, run):
+    open_home(webhook)
+    HomeTab.objects.update(published_at=timezone.now() - timedelta(days=89))
+    tasks.forget_old_rows()
+    assert HomeTab.objects.exists()
+    HomeTab.objects.update(published_at=timezone.now() - timedelta(days=91), due_at=timezone.now())
+    tasks.forget_old_rows()
+    assert HomeTab.objects.exists()  # somebody has just opened it
+    HomeTab.objects.update(due_at=None)
+    tasks.forget_old_rows()
+    assert not HomeTab.objects.exists()
+    open_home(webhook)
+    assert "add &lt;tests&gt;" in shown(webhook)

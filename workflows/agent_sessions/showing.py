@@ -15,7 +15,7 @@ from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from workflows.agent_sessions import availability
 from workflows.agent_sessions.differences import Status, Wanted, differing
-from workflows.models import AgentSession
+from workflows.models import ERASED, AgentSession
 from workflows.slack import pauses
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
 
@@ -74,6 +74,23 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
     threads.update(title="")
     # The next sweep closes it, and sets its title.
     threads.filter(status=Status.CLOSED).update(status=Status.ACTIVE)
+
+
+def forget_old(now: datetime) -> None:
+    """Delete the rows of threads at rest that Slack refused or doesn't show, or that were erased.
+
+    Other closed sessions are kept as long as their tasks: an erasure has to know that Slack shows
+    their titles.
+    """
+    active = CodingTask.objects.filter(
+        workspace=OuterRef("workspace"),
+        channel_id=OuterRef("channel_id"),
+        thread_ts=OuterRef("thread_ts"),
+        state=CodingTask.State.ACTIVE,
+    )
+    useless = Q(refused=True) | Q(status="") | Q(status=Status.CLOSED, title=ERASED)
+    free = Q(due_at=None) | Q(due_at__lte=now)
+    AgentSession.objects.filter(useless, free, ~Exists(active)).delete()
 
 
 def _take(wanted: Wanted, now: datetime) -> AgentSession | None:

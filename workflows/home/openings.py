@@ -7,7 +7,7 @@ each other quickly are published once.
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
 from projects.hints import run_soon
@@ -17,6 +17,9 @@ from workflows.models import HomeTab
 PUBLISH_HOME = "workflows.tasks.publish_home"
 FRESH = timedelta(seconds=10)
 """How long a published tab is fresh. An opening within that time publishes it afterwards."""
+
+KEPT = timedelta(days=90)
+"""How long the row of a tab that nobody opens is kept. The next opening makes a new one."""
 
 
 def note_opened(workspace: SlackWorkspace, user_id: str) -> None:
@@ -28,6 +31,12 @@ def note_opened(workspace: SlackWorkspace, user_id: str) -> None:
 def note_click(workspace: SlackWorkspace, user_id: str, said: str = "") -> None:
     """Have the person's tab published at once after a click in it, with an answer to the click."""
     _make_due(workspace, user_id, timezone.now(), said=said[:1000], fresh=timedelta(0))
+
+
+def forget_old(now: datetime) -> None:
+    """Delete the rows of tabs that nobody has opened for long, or that were given up."""
+    old = Q(published_at=None) | Q(published_at__lt=now - KEPT)
+    HomeTab.objects.filter(old, due_at=None).delete()
 
 
 def _make_due(

@@ -125,10 +125,10 @@ def _fine_bar(part: int, whole: int, cells: int) -> str:
 
 
 def _filled(part: int, whole: int, cells: int) -> int:
-    """Return how many cells to fill: none only for zero, and all only for the whole."""
+    """Return how many cells to fill, to the nearest one, but all only for the whole."""
     if part <= 0 or whole <= 0:
         return 0
-    return cells if part >= whole else min(max(part * cells // whole, 1), cells - 1)
+    return cells if part >= whole else min((2 * part * cells + whole) // (2 * whole), cells - 1)
 
 
 def _sections(lines: list[str]) -> Iterable[Block]:

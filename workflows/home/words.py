@@ -9,7 +9,7 @@ from quota.account_state import AccountState
 from quota.gate import Verdict
 from workflows import denials
 from workflows.home.own_tasks import OwnTask
-from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person
+from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person, work_state
 
 WORK = "Your work"
 RECENT = "*Your last tasks*"
@@ -20,15 +20,6 @@ TOP_UP = "Top up"
 TOP_UP_ACTION = "tollgate_top_up"
 
 _LONGEST_TITLE = 80
-_STATES = {
-    "queued": "about to start",
-    "running": "working",
-    "paused": "paused until there are credits",
-    "active": "answered",
-    "done": "done",
-    "failed": "failed",
-    "stopped": "stopped",
-}
 
 
 def at_work_title() -> str:
@@ -63,7 +54,7 @@ def task_title(task: OwnTask) -> str:
 
 def task_state(task: OwnTask, now: datetime) -> str:
     """Return the state of a task and what it cost, such as "working for 3 min, 1.20 credits"."""
-    state = _STATES.get(task.state, task.state)
+    state = work_state(task.state)
     if task.state == "running" and task.since is not None:
         state = f"{state} for {elapsed(max(0, int((now - task.since).total_seconds())))}"
     return f"{state}, {escape(display(task.credits_micro))} credits"
@@ -85,7 +76,7 @@ def how_to_start(bot_name: str) -> str:
 def share_used(used_micro: int, left_micro: int, bar: str) -> str:
     """Say how much of the period's credits is used and left. `bar` shows the same."""
     had = used_micro + left_micro
-    percent = used_micro * 100 // had if had > 0 else 100
+    percent = _percent(used_micro, had) if had > 0 else "100"
     return f"`{bar}` {percent} % used\n*{amount(left_micro)}* of {amount(had)} credits are left."
 
 
@@ -122,9 +113,15 @@ def moment(at: datetime) -> str:
 
 def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
     """Say what the person used, and their share of what the team used."""
-    share = f" ({own_micro * 100 // team_micro} %)" if team_micro > 0 else ""
+    share = f" ({_percent(own_micro, team_micro)} %)" if team_micro > 0 else ""
     used = f"you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}"
     return f"Since {since:%Y-%m-%d}, {used}."
+
+
+def _percent(part: int, whole: int) -> str:
+    """Return whole percents, rounded down; 0 only for nothing."""
+    percent = part * 100 // whole
+    return escape("<1") if part > 0 and percent == 0 else str(percent)
 
 
 def spender(row: Ranked) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import redis
@@ -542,14 +543,14 @@ def test_a_hold_is_restored_once_and_never_after_it_was_settled(store: Store) ->
 
 
 def test_an_answer_is_installed_whole(store: Store) -> None:
-    assert store.install(limited="1", until="2", soft="1", caps="1  1 0") == [1, 1, 0]
+    assert store.install(limited="1", until="2", soft="1", caps="1  1 0") == [1, 1, "", 0]
     assert store.redis.hgetall(PROJECT) == {
         "ticket": "5", "asked_at": "1000", "account": ACCOUNT, "limited": "1",
         "limited_until": "2", "answer": "answer", "soft": "1", "caps": "1  1 0",
     }  # fmt: skip
     assert store.redis.hgetall(keys.account(ACCOUNT)) == {
         "epoch": "ledger", "version": "5", "allotment": "1000", "valid_until": "later",
-        "ticket": "5", "spent": "0",
+        "ticket": "5", "spent": "0", "installed_at": ANY,
     }  # fmt: skip
     assert store.redis.zrange(keys.PROJECTS, 0, -1, withscores=True) == [("7:ai_credits", 1000)]
     assert not store.redis.exists(keys.RESYNC)
@@ -560,7 +561,7 @@ def test_the_answer_to_the_latest_question_wins(store: Store, ticket, installed)
     store.install(5, caps="1  1 0")
     store.redis.hset(PROJECT, mapping={"broken": "1"})
     answer = store.install(ticket, limited="1", asked_at=2000, allotment="unknown")
-    assert answer == [installed, 0, 0]
+    assert answer == [installed, 0, "", 0]
     found = store.redis.hmget(PROJECT, "limited", "asked_at", "caps", "broken", "ticket")
     kept, new = ["0", "1000", "1  1 0", "1", "5"], ["1", "2000", None, None, "6"]
     assert found == (new if installed else kept)
@@ -581,7 +582,7 @@ def test_only_a_later_answer_removes_doubt(store: Store, doubtful_at, doubtful) 
 def test_an_older_snapshot_of_the_same_ledger_is_ignored(store, version, installed) -> None:
     store.install(9)
     store.set_account(spent=40, pending=10)
-    assert store.install(10, version=version, allotment=7, booked=30) == [1, installed, 0]
+    assert store.install(10, version=version, allotment=7, booked=30) == [1, installed, "", 0]
     assert store.account("allotment", "spent") == ["7" if installed else "1000", "40"]
 
 
@@ -595,13 +596,36 @@ def test_a_restored_ledger_counts_what_it_booked_and_what_is_on_its_way(
     answer = store.install(
         ticket, epoch="restored", version=3, booked=30, caps_version=1, scopes=scopes
     )
-    assert answer == [installed, installed, 0]
+    assert answer == ([1, 1, "restored", 50] if installed else [0, 0, "", 0])
     if installed:
         assert store.account("spent", "epoch", "version") == ["40", "restored", "3"]
     else:
         assert store.account("spent", "epoch", "version") == ["90", "ledger", "9"]
     assert store.redis.exists(OF_PROJECT) == installed
     assert not store.redis.exists(keys.RESYNC)
+
+
+@pytest.mark.parametrize("parked", [49, 50])
+def test_only_spending_that_nobody_keeps_is_missing_from_a_restored_ledger(store, parked) -> None:
+    store.install(5, version=9)
+    store.set_account(spent=90, pending=10, parked=parked)
+    answer = store.install(6, epoch="restored", version=3, booked=30)
+    assert answer == ([1, 1, "restored", 1] if parked == 49 else [1, 1, "", 0])
+
+
+def test_an_older_or_another_version_than_was_known_before_the_question_is_refused(
+    store: Store,
+) -> None:
+    store.install(5, version=9)
+    before = store.state()
+    known_at = int(store.account("installed_at")[0])
+    assert store.install(6, version=8, asked_at=known_at + 1, limited="1") == [0, 0, "outdated", 0]
+    another = store.install(6, version=9, allotment=999, asked_at=known_at + 1)
+    assert another == [0, 0, "outdated", 0]
+    assert store.state() == before
+    assert store.install(6, version=8, asked_at=known_at) == [1, 0, "", 0]  # it was overtaken
+    assert store.install(7, version=9, asked_at=known_at + 1) == [1, 0, "", 0]
+    assert store.install(8, version=1, asked_at=known_at + 1, epoch="new") == [1, 1, "", 0]
 
 
 @pytest.mark.parametrize(("spent", "lost"), [(100, 0), (99, 1), (None, 1)])
@@ -611,7 +635,7 @@ def test_a_ledger_that_booked_more_than_was_spent_shows_a_loss(store, spent, los
     if spent is not None:
         store.set_account(spent=spent)
     store.set_account(pending=10)
-    assert store.install(6, version=6, booked=100) == [1, 1, lost]
+    assert store.install(6, version=6, booked=100) == [1, 1, "booked_more" if lost else "", 0]
     assert store.account("spent", "resync") == (["110", "1"] if lost else ["100", None])
     score = store.redis.zscore(keys.RESYNC, "7:ai_credits")
     assert about(score, store.now - SOON) if lost else score is None
@@ -619,16 +643,16 @@ def test_a_ledger_that_booked_more_than_was_spent_shows_a_loss(store, spent, los
 
 def test_an_account_that_lost_its_snapshot_gets_the_next_one(store: Store) -> None:
     store.settle("force", cost=60)
-    assert store.install(booked=100) == [1, 1, 0]
+    assert store.install(booked=100) == [1, 1, "", 0]
     assert store.account("spent", "allotment") == ["160", "1000"]
 
 
 def test_nothing_booked_by_an_unused_account_is_no_loss(store: Store) -> None:
     store.install(5)
     store.redis.hdel(keys.account(ACCOUNT), "spent")
-    assert store.install(6, version=6, booked=0) == [1, 1, 0]
+    assert store.install(6, version=6, booked=0) == [1, 1, "", 0]
     store.redis.hdel(keys.account(ACCOUNT), "spent")
-    assert store.install(7, version=7, booked=1) == [1, 1, 1]
+    assert store.install(7, version=7, booked=1) == [1, 1, "booked_more", 0]
     assert store.account("spent") == ["1"], "nothing is on its way"
 
 

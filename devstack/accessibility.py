@@ -1,0 +1,9 @@
+"""Look for what keeps people from using the pages: `make accessibility`.
+
+This installs what `make screenshots` installs, and has axe-core examine every page.
+"""
+
+from devstack.screenshots import become
+
+if __name__ == "__main__":
+    become("tests/config/accessibility.py", "-s", "--timeout", "900")
