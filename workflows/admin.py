@@ -98,8 +98,8 @@ class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
         channels = ChannelProject.objects.filter(
             workspace=OuterRef("workspace"), channel_id=OuterRef("channel_id")
         )
-        named: QuerySet[Any] = rows.annotate(has_channel_project=Exists(channels))
-        return named.defer("workspace__bot_token")
+        found: QuerySet[Any] = rows.annotate(has_channel_project=Exists(channels))
+        return found.defer("workspace__bot_token")
 
     @admin.display(ordering="workspace__project__name")
     def project(self, row: Any) -> str:

@@ -14,9 +14,6 @@ class SlackWorkspace(models.Model):
     It serves one project, except in channels that have a project of their own (`ChannelProject`).
     """
 
-    has_channel_projects: bool = True
-    """Whether a channel may have a project of its own. Queries can find that out beforehand."""
-
     class Access(models.TextChoices):
         EVERYONE = "everyone", "everyone: full members of the workspace"
         MEMBERS = "members", "members: people whose e-mail belongs to a member of the project"
@@ -79,7 +76,8 @@ class SlackWorkspace(models.Model):
 
     def project_in(self, channel_id: str) -> Project:
         """Return the project that is served in a channel, and pays for what is asked there."""
-        if not self.has_channel_projects:
+        # A query that loads workspaces can find out beforehand whether any channel has its own.
+        if not getattr(self, "has_channel_projects", True):
             return self.project
         named = ChannelProject.objects.filter(
             workspace=self,

@@ -106,12 +106,14 @@ def test_the_message_in_the_thread_says_what_holds_and_offers_the_opposite(webho
     assert len(slack.bot_messages("C1", task.thread_ts)) == 1
 
 
-def test_what_they_wrote_before_they_were_let_join_was_not_for_the_bot(webhook, task):
-    early = webhook.reply("what are you doing here?", task.thread_ts, user="U2")
+def test_what_they_said_to_people_before_they_were_let_join_was_not_for_the_bot(webhook, task):
+    webhook.mention(text="<@UBOT> do this", user="U2", thread_ts=task.thread_ts)
+    early = webhook.reply("oh, can you let me in?", task.thread_ts, user="U2")
     click(webhook, task)
     assert webhook.deliver(webhook.slack.event(early, "message")).status_code == 200
-    webhook.mention(text="<@UBOT> do this", user="U2", thread_ts=task.thread_ts)
-    assert [each.addressed for each in FollowUp.objects.all()] == [True]
+    webhook.reply("and this", task.thread_ts, user="U2")
+    texts = FollowUp.objects.order_by("ts").values_list("text", flat=True)
+    assert list(texts) == ["<@UBOT> do this", "and this"]
 
 
 def test_a_second_click_changes_nothing(webhook, task):
