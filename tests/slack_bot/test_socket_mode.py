@@ -265,7 +265,7 @@ def test_an_eleventh_listener_is_told_that_there_are_too_many(socket_slack):
         eleventh.enter_context(listeners(socket_slack, token=token, others=10))
         refused = SlackSocket.objects.filter(problem="too_many_websockets")
         wait_until(refused.exists, what="the refusal")
-        assert len(listening(timezone.now())) == 11
+        wait_until(lambda: len(listening(timezone.now())) == 11, what="everybody's report")
         assert len(socket_slack.slack.sockets) == 10
 
 
