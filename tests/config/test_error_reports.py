@@ -129,15 +129,12 @@ django.setup()
 from django.conf import settings
 logging.config.dictConfig(settings.LOGGING)  # as Celery does, once more
 logging.getLogger("billing").error("somebody-wrote-this")
-print({"sentry_sdk", "rich", "opentelemetry"} & sys.modules.keys() or "none")
+print("sentry_sdk" in sys.modules)
 """
 
 
 def run(**environment: str) -> str:
-    """Run a process of Django that logs an error and ends; return what it prints.
-
-    It prints which libraries it imported, of those that it needs only sometimes or never.
-    """
+    """Run a process of Django that logs an error and ends; return what it prints."""
     variables = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -160,11 +157,11 @@ def run(**environment: str) -> str:
 
 def test_the_setting_switches_reports_on_and_an_ending_process_still_sends_them():
     with FakeSentry() as server:
-        assert run(SENTRY_DSN=server.dsn, SENTRY_ENVIRONMENT="staging") == "{'sentry_sdk'}"
+        assert run(SENTRY_DSN=server.dsn, SENTRY_ENVIRONMENT="staging") == "True"
         [report] = server.wait_for(1)
     assert report["environment"] == "staging"
     assert SECRET.encode() not in server.raw
 
 
 def test_without_the_setting_the_sdk_is_not_imported():
-    assert run() == "none"
+    assert run() == "False"
