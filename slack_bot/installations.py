@@ -44,16 +44,13 @@ class Grant:
 def find(installation: Installation) -> SlackWorkspace | None:
     """Return the active workspace, with its project but without its token, or None."""
     channels = ChannelProject.objects.filter(workspace=OuterRef("pk"))
-    workspace = (
+    return (
         SlackWorkspace.objects.filter(_identity(installation), is_active=True)
-        .annotate(names_projects=Exists(channels))
+        .annotate(has_channel_projects=Exists(channels))
         .select_related("project__organization")
         .defer("bot_token")
         .first()
     )
-    if workspace is not None:
-        workspace.has_channel_projects = workspace.names_projects
-    return workspace
 
 
 def end(uninstalled: Uninstalled) -> None:
