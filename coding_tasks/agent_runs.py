@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from coding_tasks import kept_files, runs, transcripts
+from coding_tasks import output_files, runs, transcripts
 from coding_tasks.agent_worker.exchange import Attempt, Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
 from coding_tasks.assignments import trace_of
@@ -278,7 +278,7 @@ def _keep_files(run: TaskRun, attempt: Attempt) -> str:
     except NotInExchange as error:  # it matters less than the answer
         log.warning("an agent's files are lost", run=str(run.pk), error=str(error))
         return ""
-    return kept_files.keep(run.pk, lines)
+    return output_files.keep(run.pk, lines)
 
 
 def _requester(run: TaskRun) -> Requester:

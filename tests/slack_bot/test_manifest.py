@@ -32,6 +32,7 @@ SCOPES_OF_METHODS = {
         "im:history",
         "mpim:history",
     },
+    "files_info": {"files:read"},
     "files_upload_v2": {"files:write"},
     "oauth_v2_access": set(),
     "reactions_add": {"reactions:write"},
@@ -65,7 +66,7 @@ def methods_called() -> set[str]:
 def test_the_scopes_are_those_of_the_methods_events_and_commands_and_no_others():
     called, events = methods_called(), MANIFEST["settings"]["event_subscriptions"]["bot_events"]
     assert {"chat_postMessage", "users_info"} <= called
-    needed = {"commands", "files:read"}.union(  # `thread_context` downloads files
+    needed = {"commands", "files:read"}.union(  # `downloads` reads files
         *(SCOPES_OF_METHODS[method] for method in called),
         *(SCOPES_OF_EVENTS[event] for event in events),
     )

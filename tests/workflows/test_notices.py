@@ -377,7 +377,17 @@ def test_a_token_that_cannot_be_decrypted_is_waited_for(slack, notice, settings)
 
 # --- The sweep -----------------------------------------------------------------------------------
 # --- After a stop --------------------------------------------------------------------------------
-WITHHELD = ["denial", "failure", "picker", "no_access", "question", "quote", "diff", "offer"]
+WITHHELD = [
+    "denial",
+    "failure",
+    "picker",
+    "no_access",
+    "question",
+    "quote",
+    "diff",
+    "file",
+    "offer",
+]
 
 
 @pytest.mark.parametrize("kind", sorted(set(Notice.Kind.values) - {"progress"}))

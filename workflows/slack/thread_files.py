@@ -74,13 +74,13 @@ def shown(
 
 def _quoted(text: str, path: str, budget: FileBudget) -> str:
     """Return as much of a text as can be quoted, and where the rest is."""
-    quoted = storable(text.encode()[: budget.quoted].decode(errors="ignore"))
+    quoted = text.encode()[: budget.quoted].decode(errors="ignore")
     budget.quoted -= len(quoted.encode())
-    if len(quoted.encode()) >= len(text.encode()):
-        return f":\n{quoted}"
+    if quoted == text:
+        return f":\n{storable(quoted)}"
     if not quoted:
         return f", which is long: {path}"
-    return f":\n{quoted}\n(cut here; all of it is in {path})"
+    return f":\n{storable(quoted)}\n(cut here; all of it is in {path})"
 
 
 def _keep(budget: FileBudget, ending: str, content: bytes, *, is_image: bool = False) -> str:

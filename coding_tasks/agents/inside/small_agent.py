@@ -108,8 +108,8 @@ def image(path: str) -> dict[str, Any]:
 def size_of(messages: list[dict[str, Any]]) -> int:
     """Return the characters of a conversation. An image counts for what it costs."""
     texts = [{**m, "content": [b for b in m["content"] if b["type"] != "image"]} for m in messages]
-    images = sum(block["type"] == "image" for m in messages for block in m["content"])
-    return len(json.dumps(texts)) + IMAGE * images
+    images = [b for m in messages for b in m["content"] if b["type"] == "image"]
+    return len(json.dumps(texts)) + IMAGE * len(images)
 
 
 class Session:
@@ -183,7 +183,8 @@ class Turn:
             calls = [block for block in message["content"] if block["type"] == "tool_use"]
             if not calls:
                 text = self.said or f"I have no answer ({message.get('stop_reason')})."
-                return report("answer", text=text, complete=bool(self.said))
+                report("answer", text=text, complete=bool(self.said))
+                return None
             cut = message.get("stop_reason") == "max_tokens"
             self.session.say(*(self.result_of(call, cut) for call in calls))
         return self.finish()
