@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "coding_tasks.taskrun",
         "coding_tasks.taskbranch",
         "coding_tasks.runchange",
+        "coding_tasks.changeundo",
         "coding_tasks.repository",
         "coding_tasks.projectagent",
         "coding_tasks.gitcredential",

@@ -142,6 +142,7 @@ def test_a_change_that_was_taken_back_is_not_pushed_by_a_later_agreement(webhook
     click(webhook, button()["value"])
     confirmations.agree(run.task.workspace, "U1", value)
     assert not confirmations.to_publish().exists()
+    assert RunChange.objects.get().agreed_at is None
     question.refresh_from_db()
     assert question.withdrawn
 
