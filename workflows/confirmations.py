@@ -68,7 +68,8 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
         )
         notices.send_soon(told)
         return
-    RunChange.objects.filter(run=run, agreed_at=None).update(agreed_at=timezone.now())
+    waiting = RunChange.objects.filter(run=run, agreed_at=None, run__undo=None)
+    waiting.update(agreed_at=timezone.now())
     run_soon(PUBLISH_CONFIRMED, str(run.pk))
 
 

@@ -708,7 +708,7 @@ def undo_confirmation() -> dict[str, object]:
 
 def undone(user_id: str, outcome: str) -> str:
     """Say what came of taking a change back."""
-    return f"{person(user_id)}, {escape(outcome)}"
+    return f"{person(user_id)}: {escape(outcome)}"
 
 
 def not_yours_to_undo(user_id: str, *, owner_id: str) -> str:

@@ -35,15 +35,7 @@ _NO_PERMISSION = (
 )
 _NOT_FOUND = ("not found", "does not exist", "does not appear to be a git repository")
 # The remote's own trouble, which may pass.
-_TEMPORARY = (
-    "internal server error",
-    "remote failure",
-    "no space left",
-    "try again",
-    "timed out",
-    "cannot lock ref",  # somebody else is pushing to the branch
-    "failed to update ref",
-)
+_TEMPORARY = ("internal server error", "remote failure", "no space left", "try again", "timed out")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from coding_tasks.repositories.remotes import Remote
 from coding_tasks.storable import storable
 
 State = ChangeUndo.State
+# What git says while somebody else is pushing to a branch that exists.
+_LOCKED = ("cannot lock ref", "failed to update ref")
 
 
 @transaction.atomic
@@ -129,6 +131,8 @@ def _change_branch(
         pushed = put_back(mirrors, remote, branch.name, was=was, to=to)
     if isinstance(pushed, Rejected) and mirrors.remote_tip(remote, branch.name) == to:
         return Pushed()  # another machine did the same at the same time
+    if isinstance(pushed, Rejected) and any(sign in pushed.message for sign in _LOCKED):
+        raise PublishingFailed(pushed.message)
     return pushed
 
 

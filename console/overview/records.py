@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "coding_tasks.taskrun",
         "coding_tasks.taskbranch",
         "coding_tasks.runchange",
+        "coding_tasks.changeundo",
         "coding_tasks.repository",
         "coding_tasks.repositoryrule",
         "coding_tasks.projectagent",

@@ -296,3 +296,16 @@ def test_words_after_a_click_are_the_next_message(webhook, stopped):
 def test_going_on_after_a_failure_is_refused(webhook, failed):
     click(webhook, retry_value(), action=run_buttons.GO_ON)
     assert clicks() == []
+
+
+def test_a_reply_after_a_denial_still_goes_on_with_the_stopped_work(webhook, stopped):
+    organization = stopped.task.project.organization
+    set_limit(organization, AI_CREDITS, 0)
+    shown = buttons_of(Notice.objects.get(kind="stop"))
+    click(webhook, shown[run_buttons.GO_ON], action=run_buttons.GO_ON)
+    [denied] = clicks()
+    assert denied.state == "refused"
+    set_limit(organization, AI_CREDITS, None)
+    reply = webhook.reply("now?", stopped.task.thread_ts)
+    again = Mention.objects.get(ts=reply["ts"])
+    assert (again.takes_up, again.repeats, again.goes_on) == (denied, stopped, True)

@@ -38,7 +38,7 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import ERASED, FollowUp, Mention, Notice
-from workflows.requests import all_that_was_asked, request_text, texts_of
+from workflows.requests import all_that_was_asked, is_go_on, request_text, texts_of
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
 
@@ -178,7 +178,7 @@ class CodingActivities:
                     old.task,
                     identifier,
                     mention.ts,
-                    going_on(old.request) if mention.goes_on else old.request,
+                    _request_of_reopened(mention, old),
                     check=lambda: work.require_not_stopped(mention),
                 )
             else:
@@ -306,6 +306,14 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
         return None
     is_first = not run.task.runs.filter(created_at__lt=run.created_at).exists()
     return None if is_first and not mention.goes_on else run
+
+
+def _request_of_reopened(mention: Mention, old: TaskRun) -> str:
+    """Return what the agent is asked: the same as before, and what the author wrote since."""
+    asked = going_on(old.request) if mention.goes_on else old.request
+    if mention.is_click or is_go_on(mention.text):
+        return asked
+    return f"{asked}\n\n{request_text(mention)}"
 
 
 def _join(mention: Mention) -> TaskAnswer:

@@ -19,6 +19,7 @@ Replies by anybody else are ignored, unless they order a stop.
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -134,10 +135,12 @@ def take_up_earlier(mention: Mention) -> None:
         with transaction.atomic():
             if not _lock_as_it_was(earlier):
                 return
-            Mention.objects.filter(pk=mention.pk).update(takes_up=earlier)
+            taken = {"takes_up": earlier, **_taken_over(earlier)}
+            Mention.objects.filter(pk=mention.pk).update(**taken)
     except IntegrityError:  # another message took it up
         return
-    mention.takes_up = earlier
+    for name, value in taken.items():
+        setattr(mention, name, value)
 
 
 def go_on(mention: Mention) -> None:
@@ -344,12 +347,27 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
                     "user_id": reply.user_id,
                     "text": reply.text,
                     "takes_up": takes_up,
+                    **(_taken_over(takes_up) if takes_up is not None else {}),
                 },
             )
     except IntegrityError:
         return None
     mention.workspace = workspace
     return mention
+
+
+def _taken_over(request: Mention) -> dict[str, Any]:
+    """Return what a message that takes up a request takes over from it: the run that it repeats.
+
+    If the request had a run of its own, which failed, that is the one to repeat.
+    """
+    if request.repeats_id is None:
+        return {}
+    own = {"task__workflow_id": request.workflow_id, "message_ts": request.ts}
+    failed = TaskRun.objects.filter(**own).first() if request.workflow_id else None
+    if failed is None:  # a run is repeated by one mention only
+        Mention.objects.filter(pk=request.pk).update(repeats=None)
+    return {"repeats": failed or request.repeats, "goes_on": request.goes_on}
 
 
 def _lock_as_it_was(request: Mention) -> bool:

@@ -14,7 +14,7 @@ from tests.workflows.agents.calls import CALL
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, run_buttons
+from workflows import client, run_buttons, tasks, undoing
 from workflows.intake import repeating, stop_orders
 from workflows.models import Mention, Notice
 from workflows.slack import access
@@ -141,3 +141,25 @@ def test_the_stopped_workflow_changes_nothing_of_work_that_went_on(coding: World
     task = CodingTask.objects.get()
     assert (task.state, task.workflow_id) == (CodingTask.State.ACTIVE, again.workflow_id)
     assert not Notice.objects.filter(kind="failure").exists()
+
+
+def test_undo_takes_a_pushed_change_back_and_the_next_turn_starts_without_it(
+    coding: World, agents, clone_urls
+):
+    upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))
+    mention = coding.handle("echo one > one && echo Wrote one")
+    coding.wait_until_said(mention.ts, 1)
+    run = TaskRun.objects.get()
+    branch = run.change.branch
+    assert run_git(upstream, "for-each-ref", f"refs/heads/{branch}") != ""
+    undoing.take_click([coding.workspace], run.pk, "U1")
+    tasks.undo_all()
+    coding.send_all()
+    assert run_git(upstream, "for-each-ref", f"refs/heads/{branch}") == ""
+    assert coding.said(mention.ts)[-1].endswith("had no other change and is deleted.")
+    follow_up = coding.reply(mention, "ls; echo two > two")
+    coding.wait_for_follow_up(follow_up, "handled")
+    second = TaskRun.objects.get(message_ts=follow_up.ts)
+    wait_until(lambda: TaskRun.objects.get(pk=second.pk).answer, what="the second answer")
+    wait_until(lambda: RunChange.objects.get(run=second).pushed_at, what="the push")
+    assert run_git(upstream, "ls-tree", "--name-only", branch).split() == ["README.md", "two"]
