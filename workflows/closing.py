@@ -19,22 +19,18 @@ from workflows.models import ERASED, FollowUp, Mention
 
 def conclude(mention: Mention, state: str, outcome: str) -> bool:
     """End a mention that is still `received`; return False if it has ended already."""
-    return close(mention.pk, state, outcome, those_in=[Mention.State.RECEIVED])
+    return _close(mention, state, outcome, [Mention.State.RECEIVED])
+
+
+def close(mention_id: UUID | str, state: str, outcome: str) -> bool:
+    """Record how an open mention ended; return False if that was recorded already."""
+    found = Mention.objects.filter(pk=mention_id).select_related("workspace")
+    mention = found.defer("workspace__bot_token").first()
+    return mention is not None and _close(mention, state, outcome, Mention.OPEN)
 
 
 @transaction.atomic
-def close(
-    mention_id: UUID | str, state: str, outcome: str, *, those_in: Sequence[str] = Mention.OPEN
-) -> bool:
-    """Record how the mention ended; return False if that was recorded already."""
-    mention = (
-        Mention.objects.select_related("workspace")
-        .defer("workspace__bot_token")
-        .filter(pk=mention_id)
-        .first()
-    )
-    if mention is None:
-        return False
+def _close(mention: Mention, state: str, outcome: str, those_in: Sequence[str]) -> bool:
     holder = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
     closed = Mention.objects.filter(pk=mention.pk, state__in=those_in).update(
         state=state, outcome=outcome[:200], finished_at=timezone.now()

@@ -136,8 +136,7 @@ def _key_of(about: Mention | FollowUp) -> str:
 
 
 def _began_anew(mention: Mention) -> bool:
-    # A mention of which nothing is recorded yet had no request: most denials need no query.
-    if not mention.workflow_id and not mention.outcome:
+    if mention.is_new:  # as with most denials, which need no query then
         return False
     return CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists()
 

@@ -96,6 +96,16 @@ class Mention(models.Model):
         return f"{self.channel_id}/{self.ts}"
 
     @property
+    def is_reply(self) -> bool:
+        """Whether it was written below another message."""
+        return self.thread_ts != self.ts
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing had been decided about it when it was read."""
+        return not self.workflow_id and not self.outcome
+
+    @property
     def trace_id(self) -> str:
         """The trace id of all calls to models for this mention."""
         return trace_of(workflow_id(self.team_id, self.channel_id, self.ts))

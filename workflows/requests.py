@@ -124,8 +124,8 @@ def requests_before(order: Mention) -> QuerySet[Mention]:
 
 def is_stopped_later(message: Mention | FollowUp | ThreadReply) -> bool:
     """Return whether the author later ordered a stop, even if that order arrived first."""
-    own = of_thread(message).filter(user_id=message.user_id)
-    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
+    own = of_thread(message).filter(user_id=message.user_id).values_list("text", "ts")
+    return any(is_stop(text) and Decimal(ts) > Decimal(message.ts) for text, ts in own)
 
 
 def is_stop_for_others(text: str) -> bool:

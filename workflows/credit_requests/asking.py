@@ -37,7 +37,8 @@ def offer(mention: Mention, verdict: Verdict) -> None:
     If the mention repeats one whose request waits, that request is for this mention from now on.
     """
     workspace = mention.workspace
-    if _has_request(mention):
+    might_have_one = mention.takes_up_id or not mention.is_new
+    if might_have_one and _has_request(mention):
         return
     if verdict.reason not in _CURED_BY_A_TOP_UP or verdict.cap or not can_be_decided(workspace):
         return

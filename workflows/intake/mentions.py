@@ -137,7 +137,7 @@ def _ask(mention: Mention) -> None:
 
 def _task_of_another(mention: Mention) -> CodingTask | None:
     """Return the active task of the mention's thread, unless the mention itself began it."""
-    if mention.thread_ts == mention.ts:
+    if not mention.is_reply:
         return None
     task = active_task(mention.workspace, mention.channel_id, mention.thread_ts)
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)

@@ -114,8 +114,10 @@ def take_up_earlier(mention: Mention) -> None:
 
     Call this only if the thread has no task: a task already works on what was asked.
     """
+    if mention.takes_up_id or not mention.is_reply:
+        return
     earlier = _latest_request(mention)
-    if mention.takes_up_id or earlier is None:
+    if earlier is None:
         return
     was_without_access = earlier.outcome.startswith(NO_ACCESS) and earlier.text != ERASED
     if not (_is_unanswered(earlier) or was_without_access):
