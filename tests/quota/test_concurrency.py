@@ -10,10 +10,13 @@ from itertools import count
 import pytest
 from django.db import connection
 
+from projects import change_feed
+from projects.change_feed import Change
 from projects.models import Organization, Project
+from quota.account_state import FAR_FUTURE
 from quota.gate import check
 from quota.models import QuotaState
-from quota.published import limited_set, marker
+from quota.published import limited_set, manual_blocks, marker
 from quota.published.delta import RebuildLost
 from quota.published.publication import publish
 from quota.published.reconciler import Reconciler
@@ -116,3 +119,40 @@ def test_publishers_that_race_leave_the_newest_decision_in_both_stores(
     assert redis_client.zscore(LIMITS, project.api_token) == newest.limited_until
     reading = limited_set.read(project.organization_id, project.api_token)
     assert reading.resources[AI_CREDITS].state == newest
+
+
+def test_processes_that_see_a_block_set_by_hand_at_once_record_it_once(project, monkeypatch):
+    looks, scores = threading.local(), manual_blocks._scores
+    before, within = threading.Barrier(4), threading.Barrier(4)
+
+    def look(rows):
+        found = scores(rows)
+        if not getattr(looks, "first", None):
+            looks.first = True
+            before.wait(60)  # nobody has recorded it yet
+        else:
+            with suppress(threading.BrokenBarrierError):
+                within.wait(0.5)  # all of them, unless one keeps the others waiting
+        return found
+
+    monkeypatch.setattr(manual_blocks, "_scores", look)
+    seen = {(AI_CREDITS, project.api_token): float(FAR_FUTURE)}
+    change_feed.cursor()  # making its row would keep the others waiting, too
+    failures: list[BaseException] = []
+
+    def record() -> None:
+        try:
+            manual_blocks.record_seen(seen)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    started, threads = Change.objects.count(), [threading.Thread(target=record) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert failures == []
+    assert Change.objects.count() == started + 1

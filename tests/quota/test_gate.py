@@ -3,19 +3,22 @@
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
 from django.db.models.query import QuerySet
 from django.utils import timezone
 
+from quota import caps
 from quota.account_state import FAR_FUTURE, AccountState, from_json
 from quota.gate import Headroom, QuotaUnknown, check, headroom
+from quota.models import SetMember
 from quota.published import redis_client as quota_redis
 from quota.published.limited_set import expires_at
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
-from quota.state import service_snapshot
+from quota.state import identify, service_snapshot, standings_from_database
 from tests.quota.world import LIMITS, Accounts, run_commit_hooks
 
 pytestmark = pytest.mark.django_db
@@ -92,6 +95,8 @@ def test_the_verdict_is_unknown_when_no_store_answers(accounts, project, monkeyp
     monkeypatch.setattr(QuerySet, "_fetch_all", fail)
     with pytest.raises(QuotaUnknown):
         check(project)
+    with pytest.raises(QuotaUnknown):
+        standings_from_database(identify(project))
 
 
 # --- the server may be another one ---------------------------------------------------------------
@@ -200,7 +205,7 @@ def test_a_failed_decision_is_unknown_and_not_a_permission(
     monkeypatch.setattr("quota.decider._registered", [decide])
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
     trusted_redis()
-    with pytest.raises(QuotaUnknown):
+    with pytest.raises(QuotaUnknown, match="could not be decided"):
         check(project)
 
 
@@ -238,8 +243,36 @@ def test_work_is_not_started_with_too_little_left(
     trusted_redis()
     verdict = check(project, to_start=True)
     assert verdict.limited is refused
+    assert verdict.remaining_micro == fields["remaining_micro"]
     assert verdict.reason == ("insufficient_remaining" if refused else None)
     assert not check(project).limited
+
+
+def test_what_is_left_is_the_least_that_is_left_of_any_cap(accounts, project, trusted_redis):
+    accounts.allow(run_cap_micro=9)
+    trusted_redis()
+    assert check(project, run_usage_micro=2).remaining_micro == 7
+
+
+@pytest.mark.parametrize(("left", "cap"), [(0, None), (-1, "run_cap_reached")])
+def test_work_is_not_started_with_too_little_left_of_a_cap(
+    accounts, project, trusted_redis, settings, left, cap
+):
+    settings.START_CREDITS = Decimal(2)
+    accounts.allow(run_cap_micro=2 * MICRO + left)
+    trusted_redis()
+    verdict = check(project, to_start=True)
+    assert (verdict.limited, verdict.cap) == (cap is not None, cap)
+
+
+def test_work_goes_on_beyond_a_projects_cap_until_the_sorted_set_limits_it(
+    accounts, project, trusted_redis, monkeypatch
+):
+    trusted_redis()
+    cap = SimpleNamespace(scope=caps.PROJECT.value, remaining_micro=-5)
+    monkeypatch.setattr(caps, "in_force", lambda *_args: [cap])
+    verdict = check(project)
+    assert (verdict.limited, verdict.remaining_micro) == (False, -5)
 
 
 def test_a_grace_starts_work_with_nothing_left(accounts, project, trusted_redis):
@@ -288,6 +321,22 @@ def test_every_group_gets_the_same_remainder_plus_its_own_bookings(accounts, pro
         group: share["allotment_micro"] - share["booked_micro"] for group, share in shares.items()
     }
     assert left == {"a:1": 50, "b:2": 50, "c:3": 50}
+    booked = {group: share["booked_micro"] for group, share in shares.items()}
+    assert booked == {"a:1": 30, "b:2": 20, "c:3": 0}
+    assert shares["c:3"]["valid_until"] == accounts.period_end.isoformat()
+
+
+@pytest.mark.parametrize("reader", ["in_force", "for_gateway"])
+def test_what_is_left_is_unknown_if_the_caps_cannot_be_read(
+    accounts, project, trusted_redis, monkeypatch, reader
+):
+    def fail(*_args):
+        raise OperationalError("away")
+
+    trusted_redis()
+    monkeypatch.setattr(caps, reader, fail)
+    with pytest.raises(QuotaUnknown, match="caps"):
+        check(project) if reader == "in_force" else service_snapshot(project, "a:1")
 
 
 def test_a_group_learns_of_a_block_set_by_hand_before_it_is_recorded(
@@ -295,6 +344,15 @@ def test_a_group_learns_of_a_block_set_by_hand_before_it_is_recorded(
 ):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     assert service_snapshot(project, "a:1")[AI_CREDITS]["limited"]
+    assert SetMember.objects.get(origin=SetMember.Origin.BY_HAND).limited_until == FAR_FUTURE
+
+
+def test_a_group_is_answered_from_the_database_while_redis_does_not_answer(
+    accounts, project, own_redis
+):
+    accounts.allow(allotment_micro=100)
+    own_redis.stop()
+    assert service_snapshot(project, "a:1")[AI_CREDITS]["allotment_micro"] == 100
 
 
 def test_nothing_is_allotted_to_a_group_before_the_first_decision(project):

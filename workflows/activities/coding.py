@@ -176,8 +176,8 @@ class CodingActivities:
             if old := _run_to_reopen(mention):
                 run = creation.reopen_task(
                     old.task,
+                    request,
                     identifier,
-                    mention.ts,
                     _request_of_reopened(mention, old),
                     check=lambda: work.require_not_stopped(mention),
                 )
@@ -299,10 +299,11 @@ def _is_ours(task: CodingTask) -> bool:
 def _run_to_reopen(mention: Mention) -> TaskRun | None:
     """Return the run with whose task the mention goes on, or None if it begins a task.
 
-    A first run that failed left nothing to go on with. Its task is begun anew, as by a reply.
+    A first run that failed left nothing to go on with. Its task is begun anew, as by a reply, and
+    so is the work of somebody who may not write to the task any more.
     """
     run = mention.repeats
-    if run is None or run.request == ERASED:
+    if run is None or run.request == ERASED or not run.task.accepts(mention.user_id):
         return None
     is_first = not run.task.runs.filter(created_at__lt=run.created_at).exists()
     return None if is_first and not mention.goes_on else run

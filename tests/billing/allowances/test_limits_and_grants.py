@@ -298,6 +298,7 @@ class TestThresholds:
         book(usage_event(project))
 
         assert self.noticed(project) == [80, 100, 80, 100]
+        assert account_of(project.organization).warning_round == 0
 
 
 @pytest.mark.parametrize(

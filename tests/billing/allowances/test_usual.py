@@ -36,9 +36,9 @@ def test_the_accounts_own_limit_is_usual_or_else_the_median_of_all(project, othe
 
 def test_the_least_limit_of_another_account_is_usual_however_many_are_zero(project, others):
     account = account_of(project.organization)
+    set_limit(others[1], AI_CREDITS, 1)
     for _ in range(usual._LATEST):
         set_limit(others[0], AI_CREDITS, 0)
-    set_limit(others[1], AI_CREDITS, 1)
     assert usual_limit(account) == 1
 
 

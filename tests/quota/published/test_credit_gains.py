@@ -65,6 +65,10 @@ def test_spending_and_a_new_limit_give_no_hint(accounts: Accounts, redis_client)
     accounts.allow(remaining_micro=700 * MICRO)
     accounts.limit()
     assert hints(redis_client) == []
+    accounts.allow(remaining_micro=None, limit_micro=None)
+    hints(redis_client)
+    accounts.allow()
+    assert hints(redis_client) == []
 
 
 def test_a_rolled_back_change_gives_no_hint(accounts: Accounts, redis_client):

@@ -17,6 +17,8 @@ from quota.account_state import FAR_FUTURE
 from quota.gate import check
 from quota.models import QuotaState, SetMember
 from quota.published import delta
+from quota.published import redis_client as redis_client_module
+from quota.published.amounts import PublishedAmount
 from quota.published.limited_set import Entry, published_key
 from quota.published.mismatches import find_mismatches
 from quota.published.publication import publish, republish_project
@@ -49,6 +51,13 @@ def publish_now(*states) -> None:
 
 def entry(redis_client, project) -> Entry | None:
     return Entry.parse(redis_client.hget(published_key(AI_CREDITS), project.api_token))
+
+
+def test_accounts_can_be_sorted_by_an_amount_of_their_published_states(accounts, stranger):
+    accounts.allow(usage_micro=7)
+    used = PublishedAmount("document", name="usage_micro")
+    rows = QuotaState.objects.filter(resource=AI_CREDITS).annotate(used=used).order_by("used")
+    assert list(rows.values_list("used", flat=True)) == [7, 1_250 * MICRO]
 
 
 # --- rows and scores -----------------------------------------------------------------------------
@@ -194,6 +203,7 @@ def test_a_new_project_of_a_limited_organization_is_limited_at_once(
         newer = Project.objects.create(organization=project.organization, name="Newer")
         republish_project(newer)
     assert redis_client.zscore(LIMITS, newer.api_token)
+    assert entry(redis_client, newer).version == 1
     assert {(change["project_id"], change["limited"]) for change in feed()[2:]} == {
         (newer.pk, True)
     }
@@ -333,6 +343,7 @@ def test_a_dead_redis_delays_a_publication_and_loses_nothing(
     with caplog.at_level(logging.WARNING):
         accounts.limit()
     assert "are left for the reconciler" in caplog.text
+    assert redis_client_module.health.is_silent
     own_redis.start()
     trusted_redis()
     assert own_redis.client.zscore(LIMITS, project.api_token)

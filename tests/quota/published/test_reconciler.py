@@ -12,6 +12,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+import redis
 from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
@@ -83,6 +84,17 @@ def test_at_rest_there_is_nothing_to_repair(accounts, project, stranger, reconci
     assert (repairs(), contents(redis_client)) == before
 
 
+def test_what_is_right_is_not_pushed_again(accounts, reconciler, monkeypatch):
+    accounts.limit()
+    pushed = []
+    monkeypatch.setattr(comparison, "push_accounts", lambda found: pushed.extend(found) or 0)
+    comparison.compare(list(QuotaState.objects.values_list("organization_id", "resource")))
+    comparison.compare_blocks()
+    accounts.limit(limited_until=int(timezone.now().timestamp()) - 60)  # in no set any more
+    comparison.compare_blocks()
+    assert pushed == []
+
+
 @pytest.mark.case("Q8")
 def test_a_published_block_that_somebody_removed_is_restored(
     accounts, project, reconciler, redis_client
@@ -96,11 +108,12 @@ def test_a_published_block_that_somebody_removed_is_restored(
 
 
 def test_a_deleted_set_is_restored_before_the_marker_is_renewed(
-    accounts, project, reconciler, redis_client
+    accounts, project, reconciler, redis_client, caplog
 ):
     accounts.limit()
     redis_client.delete(LIMITS)
     reconciler.tick()
+    assert "Redis has a newer version" not in caplog.text
     assert contents(redis_client)
     assert check(project).limited
 
@@ -159,10 +172,11 @@ def test_a_larger_fleet_has_larger_slices(accounts, stranger, monkeypatch):
     monkeypatch.setattr(reconciler_module, "FLEET_TICKS", 2)
     accounts.allow()
     Accounts(stranger.organization).allow()
+    QuotaState.objects.filter(pk=QuotaState.objects.order_by("pk").first().pk).update(id=1)
     reconciler, number = Reconciler(), QuotaState.objects.count()
-    slices = [len(reconciler._next_slice()) for _ in range(number + 3)]
+    slices = [len(reconciler._next_slice()) for _ in range(number + 4)]
     half = number // 2
-    assert (number % 2, slices) == (0, [1] * number + [0, half, half])
+    assert (number % 2, slices) == (0, [1] * number + [0, half, half, 0])
 
 
 def test_a_fleet_of_many_slices_is_gone_through_to_its_end(accounts, stranger, monkeypatch):
@@ -199,6 +213,17 @@ def test_a_new_project_that_never_reached_redis_is_repaired(
     quota_redis.health.__init__()
     reconciler.tick()
     assert newer.api_token in contents(redis_client)
+
+
+def test_a_new_project_is_among_what_was_published_a_moment_ago(accounts, project, reconciler):
+    newer = Project.objects.create(organization=project.organization, name="Newer")
+    with run_commit_hooks():
+        republish_project(newer)
+    now = timezone.now()
+    QuotaState.objects.update(changed_at=now - timedelta(hours=1))
+    SetMember.objects.update(changed_at=now - timedelta(hours=1))
+    SetMember.objects.filter(token=newer.api_token).update(changed_at=now - timedelta(seconds=2))
+    assert reconciler_module._recent() == {(project.organization_id, each) for each in RESOURCES}
 
 
 @pytest.mark.case("Q7")
@@ -272,6 +297,13 @@ def test_a_wipe_while_comparing_leaves_no_marker(accounts, reconciler, redis_cli
     assert marker.current() is None
 
 
+def test_each_tick_renews_the_marker(reconciler, redis_client):
+    redis_client.pexpire(limited_set.MARKER, 4000)
+    expires = redis_client.pexpiretime(limited_set.MARKER)
+    reconciler.tick()
+    assert redis_client.pexpiretime(limited_set.MARKER) > expires
+
+
 def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client):
     with marker.rebuilding():
         pass
@@ -315,7 +347,7 @@ def test_an_old_snapshot_is_repaired_before_it_is_trusted(
 
 
 def test_redis_follows_the_database_back_to_an_old_backup(
-    accounts, project, reconciler, redis_client
+    accounts, project, reconciler, redis_client, caplog
 ):
     accounts.limit()
     backup = [*QuotaState.objects.all(), *SetMember.objects.all()]
@@ -324,6 +356,7 @@ def test_redis_follows_the_database_back_to_an_old_backup(
     for row in backup:
         row.save()
     reconciler.tick()
+    assert "Redis has a newer version" in caplog.text
     assert project.api_token in contents(redis_client)
     redis_client.delete(limited_set.MARKER)
     reconciler.tick()
@@ -402,9 +435,10 @@ def test_a_member_that_is_not_a_project_is_listed_but_not_reported(reconciler, r
 
 def test_a_member_that_cannot_be_a_token_is_ignored(project, reconciler, redis_client):
     redis_client.execute_command("ZADD", LIMITS, "+inf", b"\xff\x00", "+inf", "x" * 10_000)
-    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE, "y" * 200: FAR_FUTURE})
     reconciler.tick()
-    assert SetMember.objects.get(origin=SetMember.Origin.BY_HAND).token == project.api_token
+    found = SetMember.objects.filter(origin=SetMember.Origin.BY_HAND)
+    assert set(found.values_list("token", flat=True)) == {project.api_token, "y" * 200}
 
 
 @pytest.mark.case("Q13")
@@ -526,13 +560,15 @@ def test_old_rows_are_deleted_once_a_minute(accounts, reconciler, monkeypatch):
 # --- outages and signals -------------------------------------------------------------------------
 def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkeypatch):
     """Pauses are longest after a failure, and shorter by what a tick took."""
-    outcomes = [None, OperationalError("away"), OperationalError("away"), None]
+    away, gone = OperationalError("away"), redis.ConnectionError("gone")
+    outcomes = [(0.25, None), (0.25, away), (0.25, gone), (0.25, gone), (3.0, None)]
     clock, pauses = [0.0], []
 
     def tick(self):
-        clock[0] += 0.25
-        if (outcome := outcomes.pop(0)) is not None:
-            raise outcome
+        seconds, error = outcomes.pop(0)
+        clock[0] += seconds
+        if error is not None:
+            raise error
 
     class Stop(threading.Event):
         def wait(self, timeout=None):
@@ -545,7 +581,8 @@ def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkey
     monkeypatch.setattr(reconciler_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(reconciler_module, "close_old_connections", lambda: None)
     Reconciler().run(Stop())
-    assert pauses == [0.75, 1.25, 1.75, 0.75]
+    assert pauses == [0.75, 1.25, 1.75, 1.75, 0.05]
+    assert quota_redis.health.disruptions == 2
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
 """What a process concludes from what it saw of Redis lately."""
 
+import socket
+import threading
 import time
+from contextlib import suppress
 
 import pytest
+import redis
 
+from quota.published import redis_client
 from quota.published.redis_client import MARKER_SECONDS, SILENCE_SECONDS, Health
 
 
@@ -33,6 +38,27 @@ def test_after_a_failure_redis_is_not_asked_for_a_while_and_not_trusted_for_long
     assert not health.is_trusted
     clock[0] += 0.02
     assert health.is_trusted
+
+
+def test_a_command_that_fails_is_not_sent_again(settings):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings.REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        client = redis_client.client.__wrapped__()
+        calls = []
+
+        def hang_up():
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    calls.append(connection.close())
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(redis.RedisError):
+            client.get("key")
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(calls) == 1
 
 
 def test_after_a_reconnect_redis_is_asked_and_not_trusted(clock):
