@@ -89,13 +89,13 @@ def create_task(
 
 
 def reopen_task(
-    task: CodingTask, request: Request, workflow_id: str, text: str, *, check: Callable[[], None]
+    task: CodingTask, request: Request, workflow_id: str, *, check: Callable[[], None]
 ) -> TaskRun:
     """Return the run with which a workflow goes on with a task that has ended, creating it if new.
 
-    `text` is what the agent is asked now. What it uses counts as used by the author of the request.
     From then on the task belongs to this workflow. The branch, the conversation and the earlier
-    turns are still those of the task. `check` and exceptions are as in `create_task`.
+    turns are still those of the task. What the run uses counts as used by the request's author.
+    `check` and exceptions are as in `create_task`.
     """
     if made := TaskRun.objects.filter(task=task, message_ts=request.message_ts).first():
         return made
@@ -109,7 +109,7 @@ def reopen_task(
             locked.state, locked.finished_at = CodingTask.State.ACTIVE, None
             locked.workflow_id = workflow_id
             locked.save(update_fields=["state", "finished_at", "workflow_id"])
-            run = add_run(locked, request.message_ts, text, request.user_id)
+            run = add_run(locked, request.message_ts, request.text, request.user_id)
             check()
             return run
     except IntegrityError:  # the thread has another task by now

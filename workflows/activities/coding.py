@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from django.db import transaction
@@ -170,15 +170,14 @@ class CodingActivities:
             thread_ts=mention.thread_ts,
             message_ts=mention.ts,
             user_id=mention.user_id,
-            text=all_that_was_asked(mention),
+            text=_asked_for(mention),
         )
         try:
             if old := _run_to_reopen(mention):
                 run = creation.reopen_task(
                     old.task,
-                    request,
+                    replace(request, text=_asked_again(mention, old)),
                     identifier,
-                    _request_of_reopened(mention, old),
                     check=lambda: work.require_not_stopped(mention),
                 )
             else:
@@ -309,7 +308,14 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
     return None if is_first and not mention.goes_on else run
 
 
-def _request_of_reopened(mention: Mention, old: TaskRun) -> str:
+def _asked_for(mention: Mention) -> str:
+    """Return what the agent of a new task is asked."""
+    if mention.goes_on and mention.repeats:  # but not with its task
+        return _asked_again(mention, mention.repeats)
+    return all_that_was_asked(mention)
+
+
+def _asked_again(mention: Mention, old: TaskRun) -> str:
     """Return what the agent is asked: the same as before, and what the author wrote since."""
     asked = going_on(old.request) if mention.goes_on else old.request
     if mention.is_click or is_go_on(mention.text):

@@ -14,7 +14,7 @@ from tests.workflows.agents.calls import CALL
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, run_buttons, tasks, undoing
+from workflows import client, participants, run_buttons, tasks, undoing
 from workflows.intake import repeating, stop_orders
 from workflows.models import Mention, Notice
 from workflows.slack import access
@@ -73,6 +73,46 @@ def test_a_click_goes_on_with_the_same_task_branch_and_request(coding: World, ag
     upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))
     assert run_git(upstream, "rev-parse", first.branch) == second.commit
     assert any(said.startswith("Wrote two") for said in coding.said(mention.ts))
+
+
+@pytest.fixture
+def stopped_turn_of_another(coding: World, agents) -> CodingTask:
+    """A task of U1 whose second turn was asked for by U2, who was let join, and stopped by them."""
+    mention = coding.handle("echo one > one && echo Wrote one")
+    coding.wait_until_said(mention.ts, 1)
+    task = CodingTask.objects.select_related("workspace").get()
+    participants.let_join(task, "U2", "U1", decider="<@U1>")
+    coding.gateway.hold_next()
+    mention.user_id = "U2"
+    coding.reply(mention, f"{CALL}; echo two > two && echo Wrote two")
+    wait_until(lambda: coding.gateway.requests(AGENT), what="the agent's call")
+    stop_orders.obey(coding.mention("stop", thread_ts=mention.ts, user="U2"))
+    coding.send_all()
+    wait_for_close(task.workflow_id)
+    coding.gateway.release()
+    return task
+
+
+def test_what_goes_on_counts_as_used_by_whoever_asked_for_it(
+    coding: World, stopped_turn_of_another
+):
+    again = click(coding, run_buttons.GO_ON, user="U2")
+    coding.wait_for_end(again, Mention.State.ANSWERED)
+    run = TaskRun.objects.get(message_ts=again.ts)
+    assert (run.task, run.asked_by) == (stopped_turn_of_another, "U2")
+    assert run.distinct_id == "slack:T1:U2"
+
+
+def test_whoever_may_not_write_to_a_task_any_more_begins_one_of_their_own(
+    coding: World, stopped_turn_of_another
+):
+    participants.remove(stopped_turn_of_another, "U2", "U1", decider="<@U1>")
+    again = click(coding, run_buttons.GO_ON, user="U2")
+    coding.wait_for_end(again, Mention.State.ANSWERED)
+    run = TaskRun.objects.select_related("task").get(message_ts=again.ts)
+    assert run.task != stopped_turn_of_another
+    assert run.task.owner_slack_user_id == "U2"
+    assert "echo two > two" in run.request
 
 
 def test_a_reply_after_going_on_is_the_next_message_of_the_task(coding: World, agents):
