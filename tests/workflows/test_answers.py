@@ -37,7 +37,8 @@ def claim(run: TaskRun, mention) -> Notice:
 
 
 def footer(message) -> str:
-    return message["blocks"][-1]["elements"][0]["text"]
+    [block] = [block for block in message["blocks"] if block["type"] == "context"]
+    return block["elements"][0]["text"]
 
 
 def test_an_answer_is_blocks_with_its_cost_its_time_and_its_links(slack, mention, answered):

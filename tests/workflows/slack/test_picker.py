@@ -9,6 +9,7 @@ from coding_tasks.models import Repository
 from projects.models import Organization, Project
 from workflows.slack import picker
 
+NONE = "No repository: just answer"
 MENTION = uuid.UUID("11111111-2222-3333-4444-555555555555")
 
 
@@ -33,7 +34,7 @@ def labels(options):
 def test_options_do_not_exceed_slacks_maximum(project, repositories):
     options = picker.options(project.pk, MENTION, "")
     assert len(options) == 100
-    assert labels(options)[:2] == ["acme/service-000", "acme/service-001"]
+    assert labels(options)[:3] == [NONE, "acme/service-000", "acme/service-001"]
 
 
 def test_options_are_those_whose_names_contain_the_query(project, repositories):
@@ -47,12 +48,12 @@ def test_another_organizations_repositories_are_not_offered(project, repositorie
     stranger = Project.objects.create(
         organization=Organization.objects.create(name="Stranger"), name="Theirs"
     )
-    assert picker.options(stranger.pk, MENTION, "") == []
+    assert labels(picker.options(stranger.pk, MENTION, "")) == [NONE]
 
 
 def test_options_keep_within_slacks_limits_for_the_longest_names(project):
     Repository.objects.create(project=project, full_name="a/" + "b" * 198, clone_url="https://h/x")
-    [option] = picker.options(project.pk, MENTION, "")
+    [option] = picker.options(project.pk, MENTION, "b")
     assert len(option["text"]["text"]) == 75
     assert len(option["value"]) <= 150
     assert len(picker.block_id(MENTION)) <= 255

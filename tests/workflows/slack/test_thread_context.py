@@ -140,7 +140,7 @@ def test_the_newest_messages_of_a_long_thread_are_shown(thread: Thread):
 def test_the_newest_of_thousands_of_messages_are_shown(thread: Thread, messages: int):
     for number in range(messages):
         thread.say(f"message {number:04}")
-    read = thread_context.read(thread.run())
+    read = quoted(thread.run())
     assert f"message {messages - 1:04}" in read
     assert f"message {messages - thread_context.MOST_MESSAGES - 1:04}" not in read
 
