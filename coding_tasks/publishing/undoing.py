@@ -31,7 +31,7 @@ _LOCKED = ("cannot lock ref", "failed to update ref")
 def ask(run_id: UUID, asked_by: str) -> ChangeUndo | UndoRefusal:
     """Record that somebody wants a run's change taken back, once; return the row, or why not.
 
-    A change that was not pushed is taken back at once. Pushes lock the same row.
+    A change whose push never began is taken back at once. Pushes lock the same row.
     """
     run = TaskRun.objects.get(pk=run_id)
     task = CodingTask.objects.select_for_update().get(pk=run.task_id)
@@ -45,7 +45,7 @@ def ask(run_id: UUID, asked_by: str) -> ChangeUndo | UndoRefusal:
     if undone.remaining(task).last() != change:
         return UndoRefusal.BUILT_ON
     undo = ChangeUndo.objects.create(run=run, asked_by=asked_by)
-    if change.pushed_at is None:
+    if change.pushed_at is None and change.push_began_at is None:
         _end(undo, State.DONE, "The change is discarded. It had not been pushed.")
     return undo
 
@@ -106,6 +106,8 @@ def _change_branch(
 ) -> Pushed | Rejected:
     """Have the branch be as before the change, unless it is already, or somebody has pushed."""
     was = undone.tip_with(change)
+    if change.pushed_at is None and _has_not_arrived(mirrors, remote, change, branch):
+        return Pushed()
     if was == change.commit:
         restore_change(mirrors, remote, change.restorable())
     if (branch.pull_request or was != change.commit) and not undo.revert_commit:
@@ -134,6 +136,13 @@ def _change_branch(
     if isinstance(pushed, Rejected) and any(sign in pushed.message for sign in _LOCKED):
         raise PublishingFailed(pushed.message)
     return pushed
+
+
+def _has_not_arrived(
+    mirrors: Mirrors, remote: Remote, change: RunChange, branch: TaskBranch
+) -> bool:
+    """Return whether the branch is as before a push whose outcome we don't know."""
+    return mirrors.remote_tip(remote, branch.name) in ("", undone.commit_before(change))
 
 
 def _is_merged(task: CodingTask, remote: Remote, address: str) -> bool:

@@ -127,7 +127,48 @@ def test_the_next_turn_does_not_bring_the_change_back(
     assert files(upstream, task) == ["README.md", *kept, "later"]
 
 
+def given_up(run: TaskRun, note: str = "Not pushed. The work was stopped first.") -> None:
+    """Record what is left of a push whose process died, and which was given up afterwards."""
+    began = {"push_began_at": timezone.now(), "pushed_at": None, "note": note}
+    RunChange.objects.filter(run=run).update(**began)
+
+
+@pytest.mark.usefixtures("no_github")
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_change_whose_push_arrived_unnoticed_is_taken_back(mirrors, task, work, upstream, turns):
+    runs = [published(mirrors, task, work, f"file{number}") for number in range(turns)]
+    given_up(runs[-1])
+    row = undo(mirrors, runs[-1])
+    left = runs[0].change.commit if turns == 2 else ""
+    assert (row.state, tip(upstream, task)) == ("done", left)
+
+
+@pytest.mark.usefixtures("no_github")
+@pytest.mark.parametrize("pushed_before", [True, False])
+def test_a_change_whose_push_began_and_never_arrived_is_discarded(
+    mirrors, task, work, upstream, pushed_before
+):
+    first = published(mirrors, task, work) if pushed_before else None
+    run = work(task, "second")
+    done(task)
+    given_up(run)
+    row = undo(mirrors, run)
+    assert (row.state, tip(upstream, task)) == ("done", first.change.commit if first else "")
+
+
 # --- with a pull request --------------------------------------------------------------------------
+def test_a_change_that_never_arrived_in_a_pull_request_is_discarded(
+    mirrors, task, work, github, upstream
+):
+    first = published(mirrors, task, work)
+    run = work(task, "second")
+    done(task)
+    given_up(run)
+    row = undo(mirrors, run)
+    assert (row.state, row.revert_commit, tip(upstream, task)) == ("done", "", first.change.commit)
+    assert github.pull_requests[0]["state"] == "open"
+
+
 def test_the_first_change_of_a_pull_request_is_reverted_and_the_request_closed(
     mirrors, task, work, github, upstream
 ):
