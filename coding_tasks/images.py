@@ -12,6 +12,9 @@ LONGEST_SIDE = 8_000
 https://docs.claude.com/en/docs/build-with-claude/vision#evaluate-image-size"""
 MOST_PIXELS = 40_000_000
 """Pixels of the whole image. Decoded, they take 160 MB."""
+_MOST_BLOCKS = 20_000
+"""Segments before a JPEG's scan, or frames and extensions of a GIF. Only crafted files have more,
+which would cost seconds and a hundred megabytes."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GIF_FRAME, _GIF_EXTENSION, _GIF_END = 0x2C, 0x21, 0x3B
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -68,7 +71,7 @@ def _png(content: bytes) -> Iterator[tuple[int, int]]:
 def _jpeg(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield the size of every frame before the first scan."""
     at = 2
-    while True:
+    for _ in range(_MOST_BLOCKS):
         if content[at] != 0xFF:
             raise Damaged("jpeg")
         marker = content[at + 1]
@@ -82,13 +85,16 @@ def _jpeg(content: bytes) -> Iterator[tuple[int, int]]:
             if marker in _JPEG_FRAMES:
                 yield _big(content, at + 7, 2), _big(content, at + 5, 2)
             at += 2 + max(2, _big(content, at + 2, 2))
+    raise Damaged("jpeg")
 
 
 def _gif(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield the size of the canvas and how far every frame reaches."""
     yield _little(content, 6, 2), _little(content, 8, 2)
     at = 13 + _gif_colors(content[10])
-    while content[at] != _GIF_END:
+    for _ in range(_MOST_BLOCKS):
+        if content[at] == _GIF_END:
+            return
         if content[at] == _GIF_FRAME:
             left, top, width, height = (_little(content, at + n, 2) for n in (1, 3, 5, 7))
             yield left + width, top + height
@@ -100,6 +106,7 @@ def _gif(content: bytes) -> Iterator[tuple[int, int]]:
         while size := content[at]:
             at += 1 + size
         at += 1
+    raise Damaged("gif")
 
 
 def _gif_colors(flags: int) -> int:

@@ -1,5 +1,7 @@
 """What kind of image some bytes are, and how large, without decoding them."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,25 @@ def test_sides_and_pixels_are_bounded(width: int, height: int, too_large: bool) 
 def test_an_image_without_a_size_is_damaged(content: bytes) -> None:
     with pytest.raises(Damaged):
         image_of(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xd8" + b"\xff\xc0\x00\x02" * 900_000,
+        b"\xff\xd8" + b"\xff" * 3_000_000,
+        gif(2, 2, *[(1, 1)] * 200_000),
+    ],
+)
+def test_a_file_of_nothing_but_headers_is_damaged_before_it_costs_much(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged):
+            image_of(content)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
 
 
 @given(
