@@ -78,7 +78,7 @@ def texts_of(mention: Mention) -> list[str]:
     for _ in range(_LONGEST_CHAIN):
         if seen is None:
             break
-        own = "" if seen.goes_on else seen.text
+        own = "" if seen.goes_on and is_go_on(seen.text) else seen.text
         texts[:0] = [own, *(() if seen is mention else _additions(seen))]
         seen = seen.takes_up
     return [text for text in texts if not is_bare(text)]

@@ -8,7 +8,7 @@ from django.core import signing
 from django.utils import timezone
 
 from billing.allowances.limits import set_limit
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import CodingTask, TaskParticipant, TaskRun
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import at_once, captured
@@ -291,6 +291,29 @@ def test_words_after_a_click_are_the_next_message(webhook, stopped):
     webhook.reply("continue", stopped.task.thread_ts)
     assert Mention.objects.filter(goes_on=True).count() == 1
     assert FollowUp.objects.get().text == "continue"
+
+
+def test_going_on_asks_for_the_same_again_after_its_author_was_removed_from_the_task(
+    webhook, task, temporal
+):
+    since = timezone.now() - timedelta(minutes=1)
+    TaskParticipant.objects.create(task=task, slack_user_id="U2", added_by="U1", added_at=since)
+    reply = webhook.reply("and the tests", task.thread_ts, user="U2")
+    FollowUp.objects.update(state="handled")
+    TaskRun.objects.create(
+        task=task,
+        message_ts=reply["ts"],
+        request="and the tests",
+        state="running",
+        author_slack_user_id="U2",
+    )
+    webhook.reply("stop", task.thread_ts, user="U2")
+    tasks.deliver_pending_notices()
+    TaskParticipant.objects.update(removed_at=timezone.now())
+    value = buttons_of(Notice.objects.get(kind="stop"))[run_buttons.GO_ON]
+    click(webhook, value, user="U2", action=run_buttons.GO_ON)
+    [again] = clicks()
+    assert (again.state, all_that_was_asked(again)) == ("started", "and the tests")
 
 
 def test_going_on_after_a_failure_is_refused(webhook, failed):
