@@ -108,8 +108,8 @@ def _text(content: bytes) -> str:
 
 
 def _safe_name(name: object) -> str:
-    """Return a name for people, without paths, lines and control characters."""
-    return _UNSAFE.sub("_", storable(str(name)))[-_LONGEST_NAME:] or "file"
+    """Return a name for people, without paths, lines, control characters and secrets."""
+    return _UNSAFE.sub("_", hide_secrets(storable(str(name))))[-_LONGEST_NAME:] or "file"
 
 
 def _note(refused: Iterable[str]) -> str:
