@@ -237,6 +237,8 @@ def _is_over(taken: _Attempt, now: datetime) -> bool:
         _give_up(notice, "erased")
     elif withheld_notices.is_withheld(notice):
         _give_up(notice, "stopped")
+    elif posting.lacks_its_file(notice):
+        _give_up(notice, "erased")
     elif notice.kind == Notice.Kind.PROGRESS and _comes_too_late(notice):
         notice.withdrawn = True
         if taken.outcome_unknown:  # it may be in the thread

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connections
@@ -455,3 +456,15 @@ def test_a_row_that_cannot_be_handled_does_not_stop_the_sweep(slack, mention, no
     tasks.deliver_pending_notices()
     notice.refresh_from_db()
     assert notice.state == "sent"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(Notice.Kind.FILE, "file:{}:0"), (Notice.Kind.DIFF, "diff:{}")],
+)
+def test_a_file_that_was_erased_meanwhile_is_given_up(mention, slack, kind, key):
+    notice = notices.claim(key.format(uuid4()), kind, mention, "The file.")
+    notices.deliver(notice)
+    notice.refresh_from_db()
+    assert (notice.state, notice.error) == (Notice.State.GIVEN_UP, "erased")
+    assert slack.bot_messages("C1", mention.thread_ts) == []

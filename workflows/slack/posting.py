@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.urls import reverse
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
@@ -158,18 +159,33 @@ def messages_of(notice: Notice) -> list[Message]:
     return [Message(notice.text, blocks=notice.blocks)]
 
 
+def lacks_its_file(notice: Notice) -> bool:
+    """Return whether the file that the notice brings was erased or forgotten."""
+    if notice.kind == Notice.Kind.DIFF:
+        return not _changes(notice).exists()
+    return notice.kind == Notice.Kind.FILE and not _left_files(notice).exists()
+
+
 def _patch(notice: Notice) -> Message:
-    change = RunChange.objects.get(run=UUID(notice.key.removeprefix(DIFF_KEY)))
+    change = _changes(notice).get()
     name = f"change-{notice.pk}.patch"
     return Message(notice.text, file_name=name, title="Change", content=change.patch)
 
 
+def _changes(notice: Notice) -> QuerySet[RunChange]:
+    return RunChange.objects.filter(run=UUID(notice.key.removeprefix(DIFF_KEY)))
+
+
 def _left_file(notice: Notice) -> Message:
-    run_id, _, number = notice.key.removeprefix(LEFT_FILE_KEY).partition(":")
-    file = RunFile.objects.get(run=UUID(run_id), number=int(number))
+    file = _left_files(notice).get()
     path = PurePosixPath(file.name)
     name = f"{path.stem}-{notice.pk}{path.suffix}"  # found by it before it is sent again
     return Message(notice.text, file_name=name, title=file.name, content=bytes(file.content))
+
+
+def _left_files(notice: Notice) -> QuerySet[RunFile]:
+    run_id, _, number = notice.key.removeprefix(LEFT_FILE_KEY).partition(":")
+    return RunFile.objects.filter(run=UUID(run_id), number=int(number))
 
 
 def _page_of(notice: Notice) -> str:
