@@ -316,6 +316,21 @@ def test_going_on_asks_for_the_same_again_after_its_author_was_removed_from_the_
     assert (again.state, all_that_was_asked(again)) == ("started", "and the tests")
 
 
+def test_words_that_failed_to_go_on_are_started_again_with_the_same_run(webhook, task, temporal):
+    reply = webhook.reply("and the tests", task.thread_ts)
+    FollowUp.objects.update(state="handled")
+    run = TaskRun.objects.create(
+        task=task, message_ts=reply["ts"], request="and the tests", state="running"
+    )
+    webhook.reply("stop", task.thread_ts)
+    asked = Mention.objects.get(ts=webhook.reply("continue", task.thread_ts)["ts"])
+    assert asked.repeats == run
+    closing.close(asked.pk, Mention.State.FAILED, "terminated")
+    click(webhook, run_buttons.retry_mention(asked.pk)["value"])
+    [again] = clicks()
+    assert (again.state, again.repeats, again.goes_on) == ("started", run, True)
+
+
 def test_going_on_after_a_failure_is_refused(webhook, failed):
     click(webhook, retry_value(), action=run_buttons.GO_ON)
     assert clicks() == []

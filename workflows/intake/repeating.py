@@ -87,6 +87,9 @@ def _recorded(target: _Target, click: Click) -> Mention | None:
                 return None
             if request is not None and not replies.can_be_repeated(request, target.run):
                 return None
+            repeats = {"repeats": target.run, "goes_on": click.goes_on}
+            if request is not None and target.run is None:
+                repeats = replies.taken_over(request)
             mention = Mention.objects.create(
                 **where,
                 team_id=message.workspace.team_id or message.workspace.enterprise_id,
@@ -94,9 +97,8 @@ def _recorded(target: _Target, click: Click) -> Mention | None:
                 user_id=click.user_id,
                 text="" if request else message.text,
                 takes_up=request,
-                repeats=target.run,
-                goes_on=click.goes_on,
                 is_click=True,
+                **repeats,
             )
     except IntegrityError:  # another click or a reply was first
         return None

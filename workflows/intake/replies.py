@@ -135,7 +135,7 @@ def take_up_earlier(mention: Mention) -> None:
         with transaction.atomic():
             if not _lock_as_it_was(earlier):
                 return
-            taken = {"takes_up": earlier, **_taken_over(earlier)}
+            taken = {"takes_up": earlier, **taken_over(earlier)}
             Mention.objects.filter(pk=mention.pk).update(**taken)
     except IntegrityError:  # another message took it up
         return
@@ -347,7 +347,7 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
                     "user_id": reply.user_id,
                     "text": reply.text,
                     "takes_up": takes_up,
-                    **(_taken_over(takes_up) if takes_up is not None else {}),
+                    **(taken_over(takes_up) if takes_up is not None else {}),
                 },
             )
     except IntegrityError:
@@ -356,7 +356,7 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
     return mention
 
 
-def _taken_over(request: Mention) -> dict[str, Any]:
+def taken_over(request: Mention) -> dict[str, Any]:
     """Return what a message that takes up a request takes over from it: the run that it repeats.
 
     If the request had a run of its own, which failed, that is the one to repeat.
