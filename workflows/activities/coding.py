@@ -299,10 +299,13 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
     """Return the run with whose task the mention goes on, or None if it begins a task.
 
     A first run that failed left nothing to go on with. Its task is begun anew, as by a reply, and
-    so is the work of somebody who may not write to the task any more.
+    so is the work of somebody who may not write to the task any more, or whose workspace belongs to
+    another organization by now: the one that has the task would pay for it.
     """
     run = mention.repeats
     if run is None or run.request == ERASED or not run.task.accepts(mention.user_id):
+        return None
+    if run.task.project.organization_id != mention.project.organization_id:
         return None
     is_first = not run.task.runs.filter(created_at__lt=run.created_at).exists()
     return None if is_first and not mention.goes_on else run

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from billing.allowances.limits import set_limit
-from coding_tasks.models import CodingTask, RunChange, TaskRun
+from billing.organizations import create_organization, create_project
+from coding_tasks.models import CodingTask, Repository, RunChange, TaskRun
+from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.git_repositories import run_git
@@ -141,6 +143,24 @@ def test_a_retry_after_a_stop_of_the_first_turn_begins_another_task(coding: Worl
         CodingTask.State.ACTIVE,
     ]
     assert TaskRun.objects.get(message_ts=again.ts).request == mention.text.partition(" ")[2]
+
+
+def test_going_on_in_a_workspace_of_another_organization_leaves_the_task_of_the_first(
+    coding: World, agents, clone_urls
+):
+    stopped_in_second_turn(coding)
+    organization = create_organization("Other")
+    set_limit(organization, AI_CREDITS, None)
+    project = create_project(organization, "Other")
+    Repository.objects.create(
+        project=project, full_name="acme/shop", clone_url=clone_urls["acme/shop"]
+    )
+    SlackWorkspace.objects.update(project=project)
+    coding.workspace.refresh_from_db()
+    again = click(coding, run_buttons.GO_ON)
+    wait_until(lambda: TaskRun.objects.filter(message_ts=again.ts).exists(), what="a run")
+    run = TaskRun.objects.get(message_ts=again.ts)
+    assert run.task.project == project
 
 
 def test_going_on_is_refused_to_somebody_who_lost_access(coding: World, agents, monkeypatch):
