@@ -685,42 +685,42 @@ def repeated_already(user_id: str) -> str:
 
 
 def undo_button() -> str:
-    """Label the button that takes a change back."""
+    """Label the button that undoes a change."""
     return "Undo"
 
 
 def undo_confirmation() -> dict[str, object]:
-    """Return the question that Slack asks before a change is taken back."""
+    """Return the question that Slack asks before a change is undone."""
 
     def plain(text: str) -> dict[str, str]:
         return {"type": "plain_text", "text": text}
 
     return {
-        "title": plain("Take the change back?"),
+        "title": plain("Undo this change?"),
         "text": plain(
             "The branch will be as it was before this answer. A pull request without other "
             "changes is closed. This costs no credits."
         ),
-        "confirm": plain("Take it back"),
+        "confirm": plain("Undo it"),
         "deny": plain("Keep it"),
     }
 
 
 def undone(user_id: str, outcome: str) -> str:
-    """Say what came of taking a change back."""
+    """Say what came of undoing a change."""
     return f"{person(user_id)}: {escape(outcome)}"
 
 
 def not_yours_to_undo(user_id: str, *, owner_id: str) -> str:
-    """Refuse to take back a change that somebody else asked for."""
-    return f"{person(user_id)}, only {person(owner_id)} can take this change back."
+    """Refuse to undo a change that somebody else asked for."""
+    return f"{person(user_id)}, only {person(owner_id)} can undo this change."
 
 
 def cannot_undo(user_id: str, refusal: UndoRefusal) -> str:
-    """Say why a change cannot be taken back at present."""
+    """Say why a change cannot be undone now."""
     why = {
-        UndoRefusal.NO_CHANGE: "there is no change to take back any more.",
+        UndoRefusal.NO_CHANGE: "there is no change to undo any more.",
         UndoRefusal.AT_WORK: "I am at work on this. Wait or stop me, and then try again.",
-        UndoRefusal.BUILT_ON: "a later answer builds on this change. Take that one back first.",
+        UndoRefusal.BUILT_ON: "a later answer builds on this change. Undo that one first.",
     }
     return f"{person(user_id)}, {why[refusal]}"

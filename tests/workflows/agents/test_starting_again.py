@@ -183,7 +183,7 @@ def test_the_stopped_workflow_changes_nothing_of_work_that_went_on(coding: World
     assert not Notice.objects.filter(kind="failure").exists()
 
 
-def test_undo_takes_a_pushed_change_back_and_the_next_turn_starts_without_it(
+def test_undo_removes_a_pushed_change_and_the_next_turn_starts_without_it(
     coding: World, agents, clone_urls
 ):
     upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))
