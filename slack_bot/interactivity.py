@@ -206,7 +206,7 @@ def _offer_other_repository(payload: dict[str, Any]) -> bool:
 
 def _repeat(payload: dict[str, Any]) -> bool:
     """Take a click that starts work again or goes on with it; return whether it was one."""
-    action = action_of(payload, run_buttons.RETRY, run_buttons.GO_ON)
+    action = action_of(payload, run_buttons.START_AGAIN, run_buttons.GO_ON)
     if not action:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))

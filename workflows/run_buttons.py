@@ -9,7 +9,7 @@ from workflows import wording
 from workflows.slack.block_kit import Block, button, buttons, section
 from workflows.slack.signed_ids import SignedIds
 
-RETRY = "tollgate_retry"
+START_AGAIN = "tollgate_retry"
 GO_ON = "tollgate_go_on"
 UNDO = "tollgate_undo"
 _RUN = SignedIds("tollgate.again.run")
@@ -17,14 +17,14 @@ _MENTION = SignedIds("tollgate.again.mention")
 _CHANGE = SignedIds("tollgate.undo")
 
 
-def retry_run(run_id: UUID) -> Block:
+def start_run_again(run_id: UUID) -> Block:
     """Return the button that starts a failed or stopped run again."""
-    return button(wording.retry_button(), RETRY, _RUN.sign(run_id))
+    return button(wording.start_again_button(), START_AGAIN, _RUN.sign(run_id))
 
 
-def retry_mention(mention_id: UUID) -> Block:
+def start_mention_again(mention_id: UUID) -> Block:
     """Return the button that starts a mention without a run again."""
-    return button(wording.retry_button(), RETRY, _MENTION.sign(mention_id))
+    return button(wording.start_again_button(), START_AGAIN, _MENTION.sign(mention_id))
 
 
 def go_on(run_id: UUID) -> Block:

@@ -164,7 +164,7 @@ def join_button() -> str:
 
 
 def remove_button() -> str:
-    """Label the button that takes this back."""
+    """Label the button that removes a participant."""
     return "Remove"
 
 
@@ -651,8 +651,8 @@ def workspace_not_connected(*, bot_name: str) -> str:
 
 
 # --- After a run ----------------------------------------------------------------------------------
-def retry_button() -> str:
-    """Label the button that starts work again."""
+def start_again_button() -> str:
+    """Label the button that starts failed or stopped work again."""
     return "Start again"
 
 
@@ -668,20 +668,20 @@ def started_again(user_id: str) -> str:
 
 def went_on(user_id: str) -> str:
     """Take the place of a button that went on with stopped work."""
-    return f"{person(user_id)} went on with this."
+    return f"{person(user_id)} continued this."
 
 
 def not_yours_to_repeat(user_id: str, *, owner_id: str) -> str:
     """Refuse to start somebody else's work again."""
     return (
-        f"{person(user_id)}, only {person(owner_id)} can decide what happens next here, who asked "
-        "for this work."
+        f"{person(user_id)}, only {person(owner_id)}, who asked for this work, can decide what "
+        "happens next here."
     )
 
 
 def repeated_already(user_id: str) -> str:
     """Say that the work of a button has been started again, or cannot be any more."""
-    return f"{person(user_id)}, this has gone on already, or is too old to start again."
+    return f"{person(user_id)}, this was started again already, or it is too old for that."
 
 
 def undo_button() -> str:

@@ -73,7 +73,7 @@ class AgentJob:
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and _INPUT_NAME.fullmatch(name) for name in self.files):
-            raise ValueError("a file has no name of ours")
+            raise ValueError("a file has a name that we did not give it")
         if not set(self.images) <= set(self.files):
             raise ValueError("an image is not among the files")
         if not isinstance(self.commit, str) or not is_commit(self.commit):

@@ -296,10 +296,10 @@ def _is_ours(task: CodingTask) -> bool:
 
 
 def _run_to_reopen(mention: Mention) -> TaskRun | None:
-    """Return the run with whose task the mention goes on, or None if it begins a task.
+    """Return the run whose task the mention goes on with, or None if it begins a task.
 
-    A first run that failed left nothing to go on with. Its task is begun anew, as by a reply, and
-    so is the work of somebody who may not write to the task any more.
+    A first run that failed left nothing to go on with, so the mention begins a task, as a reply
+    would. So does a mention by somebody who may no longer write to the task.
     """
     run = mention.repeats
     if run is None or run.request == ERASED or not run.task.accepts(mention.user_id):

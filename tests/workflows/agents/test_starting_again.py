@@ -128,13 +128,13 @@ def test_a_reply_after_going_on_is_the_next_message_of_the_task(coding: World, a
     assert TaskRun.objects.get(pk=run.pk).answer.startswith("one\ntwo")
 
 
-def test_a_retry_after_a_stop_of_the_first_turn_begins_another_task(coding: World, agents):
+def test_starting_again_after_a_stop_of_the_first_turn_begins_another_task(coding: World, agents):
     coding.gateway.hold_next()
     mention = coding.start(f"{CALL}; echo one > one && echo Wrote one")
     wait_until(lambda: coding.gateway.requests(AGENT), what="the agent's call")
     stop(coding, mention)
     coding.gateway.release()
-    again = click(coding, run_buttons.RETRY)
+    again = click(coding, run_buttons.START_AGAIN)
     coding.wait_for_end(again, Mention.State.ANSWERED)
     assert [task.state for task in CodingTask.objects.order_by("created_at")] == [
         CodingTask.State.STOPPED,
@@ -163,7 +163,7 @@ def test_going_on_waits_for_credits_as_a_mention_does(coding: World, agents):
 
 
 def test_the_stopped_workflow_changes_nothing_of_work_that_went_on(coding: World, agents):
-    """The workflow that was stopped may hear of it late, when the work has gone on already."""
+    """The stopped workflow may hear of the stop only when the work goes on already."""
     coding.gateway.hold_next()
     mention = coding.start(f"{CALL}; echo one > one && echo Wrote one")
     wait_until(lambda: coding.gateway.requests(AGENT), what="the agent's call")
