@@ -273,7 +273,7 @@ class CodingTask(models.Model):
 
     @property
     def repository_to_change(self) -> Repository:
-        """Its repository. Only tasks of the agent that reads can lack one."""
+        """Its repository. Only tasks of the agent that only reads can lack one."""
         assert self.repository is not None, "tasks without a repository change nothing"
         return self.repository
 

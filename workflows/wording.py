@@ -218,7 +218,7 @@ def other_repository_button() -> str:
 def other_repository_question(user_id: str) -> str:
     """Ask on which repository a request is to be started anew."""
     return (
-        f"{person(user_id)}, on which repository shall I start this request anew? "
+        f"{person(user_id)}, on which repository should I start this request anew? "
         f"Only {person(user_id)} can choose."
     )
 
@@ -680,7 +680,7 @@ def not_yours_to_repeat(user_id: str, *, owner_id: str) -> str:
 
 
 def repeated_already(user_id: str) -> str:
-    """Say that the work of a button has been started again, or cannot be any more."""
+    """Say that work cannot be started again, because it was already or is too old."""
     return f"{person(user_id)}, this was started again already, or it is too old for that."
 
 

@@ -67,7 +67,7 @@ class AgentJob:
     files: Sequence[str] = ()
     """The names of the files that came with the request. The exchange has them."""
     images: Sequence[str] = ()
-    """Those of the files that the agent shows to its model."""
+    """The names of those that the agent shows to its model."""
     note: str = field(default="", repr=False)
     """What the answer has to say about files that the agent did not get."""
 

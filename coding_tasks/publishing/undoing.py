@@ -150,7 +150,7 @@ def _is_merged(task: CodingTask, remote: Remote, address: str) -> bool:
 def _close_pull_request(
     task: CodingTask, remote: Remote, branch: TaskBranch, change: RunChange, last_attempt: bool
 ) -> tuple[bool, str]:
-    """Close the pull request if nothing else is in it; return whether, and a sentence about it."""
+    """Close the pull request if nothing else is in it; return whether it is, and a sentence."""
     address = branch.pull_request
     others = undone.remaining(task).exclude(pk=change.pk).exclude(pushed_at=None)
     if others.exists():

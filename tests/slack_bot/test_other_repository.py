@@ -121,7 +121,7 @@ def test_a_click_and_a_choice_start_the_same_request_on_the_other_repository(
 ):
     click(webhook, run)
     [asked] = Notice.objects.filter(kind=Notice.Kind.PICKER)
-    assert asked.text.startswith("<@U1>, on which repository shall I start this request anew?")
+    assert asked.text.startswith("<@U1>, on which repository should I start this request anew?")
 
     choose(webhook, request_of(run), billing.pk)
 

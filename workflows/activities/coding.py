@@ -310,7 +310,7 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
 
 def _asked_for(mention: Mention) -> str:
     """Return what the agent of a new task is asked."""
-    if mention.goes_on and mention.repeats:  # but not with its task
+    if mention.goes_on and mention.repeats:  # with work whose task the author may not reopen
         return _asked_again(mention, mention.repeats)
     return all_that_was_asked(mention)
 

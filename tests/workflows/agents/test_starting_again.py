@@ -77,7 +77,7 @@ def test_a_click_goes_on_with_the_same_task_branch_and_request(coding: World, ag
 
 @pytest.fixture
 def stopped_turn_of_another(coding: World, agents) -> CodingTask:
-    """A task of U1 whose second turn was asked for by U2, who was let join, and stopped by them."""
+    """A task of U1, whose second turn U2 asked for as a participant, and stopped."""
     mention = coding.handle("echo one > one && echo Wrote one")
     coding.wait_until_said(mention.ts, 1)
     task = CodingTask.objects.select_related("workspace").get()
@@ -93,7 +93,7 @@ def stopped_turn_of_another(coding: World, agents) -> CodingTask:
     return task
 
 
-def test_what_goes_on_counts_as_used_by_whoever_asked_for_it(
+def test_what_goes_on_counts_as_used_by_the_participant_who_asked_for_it(
     coding: World, stopped_turn_of_another
 ):
     again = click(coding, run_buttons.GO_ON, user="U2")
@@ -103,7 +103,7 @@ def test_what_goes_on_counts_as_used_by_whoever_asked_for_it(
     assert run.distinct_id == "slack:T1:U2"
 
 
-def test_whoever_may_not_write_to_a_task_any_more_begins_one_of_their_own(
+def test_a_removed_participant_goes_on_in_a_task_of_their_own(
     coding: World, stopped_turn_of_another
 ):
     participants.remove(stopped_turn_of_another, "U2", "U1", decider="<@U1>")
