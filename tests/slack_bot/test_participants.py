@@ -92,7 +92,7 @@ def test_their_mentions_and_replies_are_follow_ups_from_then_on(webhook, task):
     ]
 
 
-def test_the_message_in_the_thread_says_what_holds_and_offers_the_opposite(webhook, task, slack):
+def test_the_message_in_the_thread_says_who_may_write_and_offers_the_opposite(webhook, task, slack):
     webhook.mention(text="<@UBOT> do this", user="U2", thread_ts=task.thread_ts)
     said(webhook, task)
     click(webhook, task)

@@ -221,7 +221,7 @@ def test_a_turn_waits_while_a_change_is_undone(mirrors, task, work):
     assert not waiting.value.permanent
 
 
-# --- again and again ------------------------------------------------------------------------------
+# --- repeated and interrupted ---------------------------------------------------------------------
 STEPS = ["restore_change", "revert_change", "push", "_close_pull_request", "_end"]
 
 
