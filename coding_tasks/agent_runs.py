@@ -270,7 +270,7 @@ class AgentRuns:
 
 
 def _keep_files(run: TaskRun, attempt: Attempt) -> str:
-    """Keep the files that the agent left for a thread; return the answer's note about others."""
+    """Keep the files that the agent left for a thread; return a note about refused ones."""
     if not run.task.has_thread:
         return ""
     try:

@@ -50,7 +50,7 @@ def create_task(
 ) -> TaskRun:
     """Return the first run of the workflow's task, creating both if needed.
 
-    Without a repository, the agent that reads answers, whichever agent was asked for.
+    Without a repository, the task gets the agent that only reads, whichever was asked for.
 
     `check` is called in the transaction that creates them. If it raises, neither is created.
     Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` if it is unknown whether there

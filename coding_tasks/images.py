@@ -28,7 +28,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """An image's kind, which is also its name's ending and its media type's, and its size."""
+    """An image's kind, as in `image/png`, and its size."""
 
     kind: str
     width: int
@@ -36,7 +36,7 @@ class Image:
 
     @property
     def is_too_large(self) -> bool:
-        """Return whether it has more pixels than we let anybody decode."""
+        """Return whether it has more pixels than we accept."""
         longest = max(self.width, self.height)
         return longest > LONGEST_SIDE or self.width * self.height > MOST_PIXELS
 

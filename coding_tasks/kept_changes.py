@@ -96,7 +96,7 @@ class RunChange(models.Model):
 
 
 class ChangeUndo(models.Model):
-    """Somebody wants the change of a run taken back. `coding_tasks.publishing.undoing` does it.
+    """Somebody wants the change of a run undone. `coding_tasks.publishing.undoing` does it.
 
     The row says what is to be done before anything is done, so a sweep can finish it. It belongs to
     the run, because it stays when the change is erased.
@@ -104,7 +104,7 @@ class ChangeUndo(models.Model):
 
     class State(models.TextChoices):
         WANTED = "wanted", "wanted: to be done, or being done"
-        DONE = "done", "done: the change is taken back"
+        DONE = "done", "done: the change is undone"
         REFUSED = "refused", "refused: nothing is changed"
 
     run = models.OneToOneField(
@@ -117,7 +117,7 @@ class ChangeUndo(models.Model):
         max_length=64,
         blank=True,
         default="",
-        help_text="The commit that takes the change back. Empty: there is none.",
+        help_text="The commit that reverts the change. Empty: there is none.",
     )
     push_began_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(

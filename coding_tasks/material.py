@@ -14,7 +14,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Material:
-    """Others wrote it, so it is quoted in the prompt."""
+    """Texts and files of a thread. Others wrote them, so the prompt only quotes them."""
 
     text: str = field(default="", repr=False)
     files: tuple[InputFile, ...] = ()

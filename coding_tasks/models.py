@@ -273,7 +273,7 @@ class CodingTask(models.Model):
 
     @property
     def repository_to_change(self) -> Repository:
-        """Its repository. Only tasks of the agent that reads can lack one."""
+        """Its repository. Only tasks of the agent that only reads can lack one."""
         assert self.repository is not None, "tasks without a repository change nothing"
         return self.repository
 
@@ -305,13 +305,13 @@ class CodingTask(models.Model):
         return distinct_id_of(self.user_id, self.project_id)
 
     def accepts(self, user_id: str) -> bool:
-        """Return whether a Slack user may write to its agent: the owner, or who was let join."""
+        """Return whether a Slack user may write to its agent: the owner or a participant."""
         return user_id == self.owner_slack_user_id or joined_at(self, user_id) is not None
 
     def accepts_reply(self, user_id: str, ts: str) -> bool:
         """Return whether a reply that does not mention the bot is for its agent.
 
-        What people wrote before they were let join was not.
+        What participants wrote before they joined is not.
         """
         if user_id == self.owner_slack_user_id:
             return True

@@ -20,7 +20,7 @@ _TEXTS = frozenset(
     {".txt", ".log", ".md", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".diff"}
     | {".patch", ".xml", ".sql"}
 )
-"""Endings that texts keep. With any other one, such as .html, a program could run them."""
+"""Endings that texts keep. With another one, such as .html, a program could run them."""
 _LONGEST_NAME = 80
 _MOST_NAMED = 5
 
@@ -32,7 +32,7 @@ class _NotKept(Exception):
 def keep(run_id: Any, lines: bytes) -> str:
     """Keep what an agent worker read from the agent's folder, in place of earlier files.
 
-    `lines` is what `Workspace.read_folder` returns, and hostile. Returns the answer's note about
+    `lines` is what `Workspace.read_folder` returned. It is hostile. Returns the answer's note about
     files that are not kept, or nothing.
     """
     kept: list[RunFile] = []

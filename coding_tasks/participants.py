@@ -1,4 +1,4 @@
-"""People whom a task's owner, or an administrator, lets write to the task's agent."""
+"""Task participants: people whom the owner or an administrator lets write to a task's agent."""
 
 from datetime import datetime
 from typing import Any

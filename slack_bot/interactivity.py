@@ -191,7 +191,7 @@ def _decide_who_writes(payload: dict[str, Any]) -> bool:
 
 
 def _offer_other_repository(payload: dict[str, Any]) -> bool:
-    """Take a click on the button of an answer for another repository; return whether it was one."""
+    """Take a click on *Other repository* below an answer; return whether it was one."""
     click = action_of(payload, other_repository.ACTION_ID)
     if not click:
         return False
@@ -206,7 +206,7 @@ def _offer_other_repository(payload: dict[str, Any]) -> bool:
 
 def _repeat(payload: dict[str, Any]) -> bool:
     """Take a click that starts work again or goes on with it; return whether it was one."""
-    action = action_of(payload, run_buttons.RETRY, run_buttons.GO_ON)
+    action = action_of(payload, run_buttons.START_AGAIN, run_buttons.GO_ON)
     if not action:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))
@@ -224,7 +224,7 @@ def _repeat(payload: dict[str, Any]) -> bool:
 
 
 def _undo(payload: dict[str, Any]) -> bool:
-    """Take a click that takes a change back; return whether it was one."""
+    """Take a click that undoes a change; return whether it was one."""
     action = action_of(payload, run_buttons.UNDO)
     if not action:
         return False

@@ -1,4 +1,4 @@
-"""Clicks on the buttons with which the owner of a task lets others write to it, or no longer."""
+"""Clicks on the buttons with which the owner of a task lets others join, or removes them."""
 
 import structlog
 from django.conf import settings
@@ -52,7 +52,7 @@ def _refusal(workspace: SlackWorkspace, user_id: str) -> str:
         failure = failure_of(error)
         if failure is None:
             raise
-        log.warning("slack did not say who is to join", error=failure.error)
+        log.warning("slack did not say who somebody is", error=failure.error)
         return wording.join_unknown(user_id)
     if answer is access.Access.GRANTED:
         return ""

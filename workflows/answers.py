@@ -34,7 +34,7 @@ def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
 
 
 def refresh(notice: Notice) -> bool:
-    """Have an answer show the buttons that it can have now; return whether it is to be edited."""
+    """Update the buttons of an answer; return whether its message has to be edited."""
     if notice.cost_micro is None or notice.text == ERASED or not fits_an_edit(notice):
         return False
     run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))

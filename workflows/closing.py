@@ -73,7 +73,7 @@ def close_joined(mention_id: UUID | str, outcome: str) -> bool:
 def close_as_anothers(mention_id: UUID | str) -> bool:
     """Record that the thread's task belongs to somebody else; return False if it ended otherwise.
 
-    If the author was let join meanwhile, leave the mention to the sweep, and return False.
+    If the author has joined meanwhile, leave the mention to the sweep, and return False.
     """
     found = Mention.objects.filter(pk=mention_id)
     mention = found.select_related("workspace").defer("workspace__bot_token").first()

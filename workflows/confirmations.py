@@ -86,7 +86,7 @@ def agree_for_owner(task: CodingTask) -> bool:
 
 
 def to_publish() -> QuerySet[RunChange]:
-    """Return the changes that were agreed to, and are not published, given up or taken back."""
+    """Return the changes that were agreed to, and are not published, given up or undone."""
     return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None, run__undo=None)
 
 

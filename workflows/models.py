@@ -59,7 +59,7 @@ class Mention(models.Model):
     chosen_repository = models.IntegerField(
         null=True,
         blank=True,
-        help_text="The id of the repository that its author chose before it started; 0 is none.",
+        help_text="The id of the repository that its author chose before it started. 0: none.",
     )
     repeats = models.OneToOneField(
         TaskRun,
@@ -67,8 +67,8 @@ class Mention(models.Model):
         blank=True,
         on_delete=models.SET_NULL,
         related_name="repeated_by",
-        help_text="The failed or stopped run that this one starts again, or goes on with. Each is "
-        "repeated at most once.",
+        help_text="The failed or stopped run that this mention starts again or goes on with. Each "
+        "is repeated at most once.",
     )
     goes_on = models.BooleanField(
         default=False,

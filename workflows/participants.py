@@ -1,8 +1,8 @@
-"""Who besides its owner may write to a task: the message about it, its buttons, and what they do.
+"""Participants of tasks: the message about one, its buttons, and what they do.
 
 Somebody else who mentions the bot in the thread of a task is told once whose task it is. That
-message has a button with which the owner lets them join; what they asked in vain is then taken up.
-Whoever decides, or refuses a message, locks the task first. So no message falls in between.
+message has a button with which the owner lets them join. Requests of theirs that were refused are
+then taken up. Both a decision and a refusal lock the task first, so no message is lost in between.
 """
 
 from dataclasses import dataclass
@@ -98,9 +98,9 @@ def let_join(task: CodingTask, user_id: str, by: str, *, decider: str) -> list[M
 
 @transaction.atomic
 def remove(task: CodingTask, user_id: str, by: str, *, decider: str) -> bool:
-    """Take back that a Slack user may write to a task; return whether they could.
+    """Remove a participant from a task; return whether the Slack user was one.
 
-    What no run answers yet is dropped. A run that is at work goes on.
+    Messages that no run answers yet are dropped. A run that is at work goes on.
     """
     _lock(task)
     if not end_participation(task, user_id, by):
@@ -147,7 +147,7 @@ def _lock(task: CodingTask) -> bool:
 
 
 def _show(task: CodingTask, user_id: str, text: str, *, may_write: bool) -> None:
-    """Have the message about a person's place say what holds now."""
+    """Update the message about a person's place, and its button."""
     place = Place(task.pk, user_id)
     blocks = _blocks(text, place, may_write=may_write)
     about = _person(task, user_id)

@@ -1,4 +1,4 @@
-"""The admin page of the people who may write to other people's tasks."""
+"""The admin page of task participants."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from workflows.slack.client import failure_of
 
 
 class TaskParticipantForm(forms.ModelForm[TaskParticipant]):
-    """Whom to let join which task."""
+    """Who is to join which task."""
 
     class Meta:
         model = TaskParticipant
@@ -84,7 +84,7 @@ class TaskParticipantAdmin(NamedSearch, admin.ModelAdmin[TaskParticipant]):
     def save_model(
         self, request: HttpRequest, obj: TaskParticipant, form: Any, change: bool
     ) -> None:
-        """Let the person join, and take up what they had asked."""
+        """Let the person join, and take up requests of theirs that were refused."""
         by = request.user.get_username()
         decider = wording.an_administrator()
         refused = participants.let_join(obj.task, obj.slack_user_id, by, decider=decider)
@@ -105,7 +105,7 @@ class TaskParticipantAdmin(NamedSearch, admin.ModelAdmin[TaskParticipant]):
 
     @admin.action(description="Remove from the task", permissions=["add"])
     def remove(self, request: HttpRequest, rows: Any) -> None:
-        """Take back that these people may write to these tasks."""
+        """Remove these people from these tasks."""
         by = request.user.get_username()
         removed = 0
         for row in rows.select_related("task__workspace").defer("task__workspace__bot_token"):

@@ -1,4 +1,4 @@
-"""The buttons below a failure, a stop and an answer: start again, go on, take the change back.
+"""The buttons below a failure, a stop and an answer: start again, continue, undo.
 
 Their values are signed, because they come back through a browser.
 """
@@ -9,7 +9,7 @@ from workflows import wording
 from workflows.slack.block_kit import Block, button, buttons, section
 from workflows.slack.signed_ids import SignedIds
 
-RETRY = "tollgate_retry"
+START_AGAIN = "tollgate_retry"
 GO_ON = "tollgate_go_on"
 UNDO = "tollgate_undo"
 _RUN = SignedIds("tollgate.again.run")
@@ -17,14 +17,14 @@ _MENTION = SignedIds("tollgate.again.mention")
 _CHANGE = SignedIds("tollgate.undo")
 
 
-def retry_run(run_id: UUID) -> Block:
+def start_run_again(run_id: UUID) -> Block:
     """Return the button that starts a failed or stopped run again."""
-    return button(wording.retry_button(), RETRY, _RUN.sign(run_id))
+    return button(wording.start_again_button(), START_AGAIN, _RUN.sign(run_id))
 
 
-def retry_mention(mention_id: UUID) -> Block:
-    """Return the button that starts a mention again that has no run."""
-    return button(wording.retry_button(), RETRY, _MENTION.sign(mention_id))
+def start_mention_again(mention_id: UUID) -> Block:
+    """Return the button that starts a mention without a run again."""
+    return button(wording.start_again_button(), START_AGAIN, _MENTION.sign(mention_id))
 
 
 def go_on(run_id: UUID) -> Block:
@@ -33,7 +33,7 @@ def go_on(run_id: UUID) -> Block:
 
 
 def undo(run_id: UUID) -> Block:
-    """Return the button that takes a run's change back, after a question."""
+    """Return the button that undoes a run's change, after a question."""
     made = button(wording.undo_button(), UNDO, _CHANGE.sign(run_id))
     return made | {"confirm": wording.undo_confirmation()}
 
@@ -54,7 +54,7 @@ def mention_of(value: str) -> UUID | None:
 
 
 def change_of(value: str) -> UUID | None:
-    """Return the run whose change is to be taken back, or None if we did not make the button."""
+    """Return the run whose change is to be undone, or None if we did not make the button."""
     return _CHANGE.read(value)
 
 

@@ -49,6 +49,6 @@ def claim_failure(run: TaskRun, failure: str) -> str | None:
         agent=run.task.agent,
     )
     text = " ".join([text, *notices.given_back_sentences([run])])
-    blocks = run_buttons.below(text, run_buttons.retry_run(run.pk))
+    blocks = run_buttons.below(text, run_buttons.start_run_again(run.pk))
     key = f"failed:{run.pk}"
     return str(notices.claim(key, Notice.Kind.FAILURE, about, text, blocks=blocks).pk)

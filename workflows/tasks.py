@@ -132,18 +132,18 @@ def publish_confirmed(run_id: str) -> None:
 
 @shared_task
 def undo_change(run_id: str) -> None:
-    """Take back the change of one run, if its requester wants that."""
+    """Undo the change of one run, if its requester wants that."""
     _undo(undoing.open_undos().filter(run__pk=run_id))
 
 
 @shared_task(expires=_EXPIRES)
 def undo_all() -> None:
-    """Take back the changes whose process died, or whose repository could not be reached."""
+    """Undo the changes whose process died, or whose repository could not be reached."""
     _undo(undoing.open_undos().order_by("?")[:_BATCH])
 
 
 def _undo(undos: Iterable[ChangeUndo]) -> None:
-    """Take changes back, unless another task of this machine publishes or does so already."""
+    """Undo changes, unless another task of this machine is publishing or undoing some."""
     try:
         with confirmations.only_one():
             _sweep(undos, undoing.finish)

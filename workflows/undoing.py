@@ -1,6 +1,6 @@
-"""Taking the change of an answer back: the click, the sweep that does it, and what is said.
+"""Undoing the change of an answer: the click, the sweep that does it, and what is said.
 
-It costs no credits and calls no model. Only the person who asked for the change can take it back.
+It costs no credits and calls no model. Only the person who asked for the change can undo it.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 UNDO_CHANGE = "workflows.tasks.undo_change"
 GIVE_UP_AFTER = timedelta(hours=6)
-"""How long a repository that cannot be reached is tried."""
+"""How long an undo is repeated while its repository cannot be reached."""
 
 
 def take_click(workspaces: Iterable[SlackWorkspace], run_id: UUID, user_id: str) -> None:
@@ -57,7 +57,7 @@ def open_undos() -> QuerySet[ChangeUndo]:
 
 
 def finish(undo: ChangeUndo) -> None:
-    """Take the change back, unless that is done, and tell the thread.
+    """Undo the change, unless that is done, and tell the thread.
 
     If the repository or GitHub cannot be reached, the sweep tries again, until `GIVE_UP_AFTER`.
     """
@@ -76,7 +76,7 @@ def finish(undo: ChangeUndo) -> None:
 def tell(undo: ChangeUndo) -> None:
     """Tell the thread what came of it, and take the button from the answer."""
     run = undo.run
-    log.info("a change was to be undone", run=str(run.pk), by=undo.asked_by, state=undo.state)
+    log.info("an undo has ended", run=str(run.pk), by=undo.asked_by, state=undo.state)
     text = wording.undone(undo.asked_by, undo.outcome)
     notices.send_soon(notices.claim(f"undone:{run.pk}", Notice.Kind.HINT, message_of(run), text))
     _take_buttons_away(run, undo)

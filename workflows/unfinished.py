@@ -69,16 +69,18 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     for answer in answers:
         notices.send_soon(answer)
     text = " ".join([wording.failed(mention.user_id), *given_back])
-    blocks = run_buttons.below(text, _retry(mention, workflow_id))
+    blocks = run_buttons.below(text, _start_again(mention, workflow_id))
     key = f"failed:{mention.pk}"
     return notices.claim(key, Notice.Kind.FAILURE, mention, text, blocks=blocks)
 
 
-def _retry(mention: Mention, workflow_id: str) -> Block:
+def _start_again(mention: Mention, workflow_id: str) -> Block:
     """Return the button that starts again what the workflow left unanswered."""
     failed = TaskRun.objects.filter(task__workflow_id=workflow_id, error=threads.ABANDONED)
     run = failed.order_by("created_at").last()
-    return run_buttons.retry_run(run.pk) if run else run_buttons.retry_mention(mention.pk)
+    return (
+        run_buttons.start_run_again(run.pk) if run else run_buttons.start_mention_again(mention.pk)
+    )
 
 
 def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:

@@ -164,7 +164,7 @@ def join_button() -> str:
 
 
 def remove_button() -> str:
-    """Label the button that takes this back."""
+    """Label the button that removes a participant."""
     return "Remove"
 
 
@@ -218,7 +218,7 @@ def other_repository_button() -> str:
 def other_repository_question(user_id: str) -> str:
     """Ask on which repository a request is to be started anew."""
     return (
-        f"{person(user_id)}, on which repository shall I start this request anew? "
+        f"{person(user_id)}, on which repository should I start this request anew? "
         f"Only {person(user_id)} can choose."
     )
 
@@ -651,8 +651,8 @@ def workspace_not_connected(*, bot_name: str) -> str:
 
 
 # --- After a run ----------------------------------------------------------------------------------
-def retry_button() -> str:
-    """Label the button that starts work again."""
+def start_again_button() -> str:
+    """Label the button that starts failed or stopped work again."""
     return "Start again"
 
 
@@ -668,59 +668,59 @@ def started_again(user_id: str) -> str:
 
 def went_on(user_id: str) -> str:
     """Take the place of a button that went on with stopped work."""
-    return f"{person(user_id)} went on with this."
+    return f"{person(user_id)} continued this."
 
 
 def not_yours_to_repeat(user_id: str, *, owner_id: str) -> str:
     """Refuse to start somebody else's work again."""
     return (
-        f"{person(user_id)}, only {person(owner_id)} can decide what happens next here, who asked "
-        "for this work."
+        f"{person(user_id)}, only {person(owner_id)}, who asked for this work, can decide what "
+        "happens next here."
     )
 
 
 def repeated_already(user_id: str) -> str:
-    """Say that the work of a button has been started again, or cannot be any more."""
-    return f"{person(user_id)}, this has gone on already, or is too old to start again."
+    """Say that work cannot be started again, because it was already or is too old."""
+    return f"{person(user_id)}, this was started again already, or it is too old for that."
 
 
 def undo_button() -> str:
-    """Label the button that takes a change back."""
+    """Label the button that undoes a change."""
     return "Undo"
 
 
 def undo_confirmation() -> dict[str, object]:
-    """Return the question that Slack asks before a change is taken back."""
+    """Return the question that Slack asks before a change is undone."""
 
     def plain(text: str) -> dict[str, str]:
         return {"type": "plain_text", "text": text}
 
     return {
-        "title": plain("Take the change back?"),
+        "title": plain("Undo this change?"),
         "text": plain(
             "The branch will be as it was before this answer. A pull request without other "
             "changes is closed. This costs no credits."
         ),
-        "confirm": plain("Take it back"),
+        "confirm": plain("Undo it"),
         "deny": plain("Keep it"),
     }
 
 
 def undone(user_id: str, outcome: str) -> str:
-    """Say what came of taking a change back."""
+    """Say what came of undoing a change."""
     return f"{person(user_id)}: {escape(outcome)}"
 
 
 def not_yours_to_undo(user_id: str, *, owner_id: str) -> str:
-    """Refuse to take back a change that somebody else asked for."""
-    return f"{person(user_id)}, only {person(owner_id)} can take this change back."
+    """Refuse to undo a change that somebody else asked for."""
+    return f"{person(user_id)}, only {person(owner_id)} can undo this change."
 
 
 def cannot_undo(user_id: str, refusal: UndoRefusal) -> str:
-    """Say why a change cannot be taken back at present."""
+    """Say why a change cannot be undone now."""
     why = {
-        UndoRefusal.NO_CHANGE: "there is no change to take back any more.",
+        UndoRefusal.NO_CHANGE: "there is no change to undo any more.",
         UndoRefusal.AT_WORK: "I am at work on this. Wait or stop me, and then try again.",
-        UndoRefusal.BUILT_ON: "a later answer builds on this change. Take that one back first.",
+        UndoRefusal.BUILT_ON: "a later answer builds on this change. Undo that one first.",
     }
     return f"{person(user_id)}, {why[refusal]}"

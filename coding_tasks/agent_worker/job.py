@@ -67,13 +67,13 @@ class AgentJob:
     files: Sequence[str] = ()
     """The names of the files that came with the request. The exchange has them."""
     images: Sequence[str] = ()
-    """Those of the files that the agent shows to its model."""
+    """The names of those that the agent shows to its model."""
     note: str = field(default="", repr=False)
     """What the answer has to say about files that the agent did not get."""
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and _INPUT_NAME.fullmatch(name) for name in self.files):
-            raise ValueError("a file has no name of ours")
+            raise ValueError("a file has a name that we did not give it")
         if not set(self.images) <= set(self.files):
             raise ValueError("an image is not among the files")
         if not isinstance(self.commit, str) or not is_commit(self.commit):

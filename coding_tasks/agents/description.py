@@ -67,7 +67,7 @@ class Turn:
     budget: Budget = field(default_factory=Budget)
     call_key: str = field(default="", repr=False)
     images: Sequence[str] = ()
-    """The paths inside of images that came with the prompt. The prompt names them too."""
+    """The paths in the sandbox of images that came with the prompt. The prompt names them too."""
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

@@ -86,7 +86,7 @@ class RunChangeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunChange]):
 
 @admin.register(ChangeUndo)
 class ChangeUndoAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ChangeUndo]):
-    """Who wanted which change taken back, and what came of it."""
+    """Who wanted which change undone, and what came of it."""
 
     list_display = ["asked_at", "asked_by", "run", "state", "outcome", "ended_at"]
     list_filter = ["state", "run__task__project__organization"]

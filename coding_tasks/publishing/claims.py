@@ -19,9 +19,9 @@ def to_be_pushed(task: CodingTask) -> QuerySet[RunChange]:
 def claim_push(run: TaskRun) -> bool:
     """Record that the run's change is about to be pushed; return False if it must not be.
 
-    That is so if its task was stopped, or if it was taken back. Both lock the same row. So they
-    either prevent the push, or find that it has begun. Who agrees to a push after the stop wants it
-    all the same.
+    That is so if its task was stopped, or if somebody undid it. Both lock the same row, so they
+    either prevent the push or find that it has begun. Somebody who agrees to a push after the stop
+    still wants it.
     """
     task = CodingTask.objects.select_for_update().get(pk=run.task_id)
     change = RunChange.objects.filter(run=run)

@@ -50,7 +50,7 @@ Outcome = Published | KeptAsDiff | Rejected | ConfirmationNeeded
 
 
 class UndoRefusal(StrEnum):
-    """Why a change cannot be taken back at present. Nothing is recorded then."""
+    """Why a change cannot be undone now. Then nothing is recorded."""
 
     NO_CHANGE = "no change"
     AT_WORK = "at work"

@@ -54,7 +54,7 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
     branch = branch_of(task)
     base = mirrors.update(remote, branch.name)
     if undone.is_open(task):
-        raise CheckoutFailed("a change of this task is being taken back")
+        raise CheckoutFailed("a change of this task is being undone")
     newest = undone.remaining(task).last()
     if newest is not None and (waiting := _unpushed(newest)):
         _restore(mirrors, remote, waiting)
@@ -66,7 +66,7 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
 
 
 def _without_undone(mirrors: Mirrors, remote: Remote, task: CodingTask, base: Base) -> Base:
-    """Return where the next run starts if `base` is a commit that was taken back.
+    """Return where the next run starts if `base` is a commit that was undone.
 
     Mirrors still have such commits at the tips of their branches.
     """
@@ -135,8 +135,8 @@ def publish(
     if unpushed:
         _restore(mirrors, remote, unpushed)
         if not claim_push(run):
-            was = "taken back" if undone.is_asked(run) else "stopped"
-            return KeptAsDiff(f"The work was {was} first.")
+            what = "change was undone" if undone.is_asked(run) else "work was stopped"
+            return KeptAsDiff(f"The {what} first.")
         pushed = push(mirrors, remote, commit, branch.name)
         if isinstance(pushed, Rejected):
             return pushed
@@ -154,7 +154,7 @@ def publish(
 
 
 def task_diff(task: CodingTask) -> bytes:
-    """Return the changes of a task as patches, in order, without those that were taken back.
+    """Return the changes of a task as patches, in order, without those that were undone.
 
     `git apply` takes them together.
     """

@@ -1,6 +1,6 @@
-"""Take back the change of a run, on its branch and in its pull request.
+"""Undo the change of a run, on its branch and in its pull request.
 
-A row says what is to be done, then it is done, so every step can be repeated.
+A row first says what is to be done, so every step can be repeated.
 """
 
 from uuid import UUID
@@ -29,9 +29,9 @@ _LOCKED = ("cannot lock ref", "failed to update ref")
 
 @transaction.atomic
 def ask(run_id: UUID, asked_by: str) -> ChangeUndo | UndoRefusal:
-    """Record that somebody wants a run's change taken back, once; return the row, or why not.
+    """Record once that somebody wants a run's change undone; return the row, or why it cannot be.
 
-    A change whose push never began is taken back at once. Pushes lock the same row.
+    A change whose push never began is undone at once. Pushes lock the same row.
     """
     run = TaskRun.objects.get(pk=run_id)
     task = CodingTask.objects.select_for_update().get(pk=run.task_id)
@@ -51,7 +51,7 @@ def ask(run_id: UUID, asked_by: str) -> ChangeUndo | UndoRefusal:
 
 
 def perform(mirrors: Mirrors, undo: ChangeUndo, *, last_attempt: bool = False) -> None:
-    """Take back the pushed change that the row names, and record what came of it.
+    """Undo the pushed change that the row names, and record what came of it.
 
     Calling this again goes on where an earlier call ended. Raises `PublishingFailed` and
     `CheckoutFailed`. At the `last_attempt`, a pull request that cannot be closed is an outcome.
@@ -87,7 +87,7 @@ def perform(mirrors: Mirrors, undo: ChangeUndo, *, last_attempt: bool = False) -
 
 
 def give_up(undo: ChangeUndo, reason: str) -> None:
-    """Record that a change could not be taken back, because the repository refuses or is away."""
+    """Record that a change could not be undone, because the repository refuses or is away."""
     if undo.push_began_at is None:
         _end(undo, State.REFUSED, f"I changed nothing: {reason}.")
     else:
@@ -104,7 +104,7 @@ def _is_being_pushed(change: RunChange) -> bool:
 def _change_branch(
     mirrors: Mirrors, remote: Remote, undo: ChangeUndo, change: RunChange, branch: TaskBranch
 ) -> Pushed | Rejected:
-    """Have the branch be as before the change, unless it is already, or somebody has pushed."""
+    """Make the branch as it was before the change, unless it is already, or somebody has pushed."""
     was = undone.tip_with(change)
     if change.pushed_at is None and _has_not_arrived(mirrors, remote, change, branch):
         return Pushed()
@@ -152,14 +152,14 @@ def _is_merged(task: CodingTask, remote: Remote, address: str) -> bool:
         return hub.is_merged(name_on_github(task.repository_to_change), address)
     except GitHubFailed as error:
         if error.permanent:
-            return False  # it may be gone, and the branch is looked at all the same
+            return False  # it may be gone, which makes no difference to the branch
         raise PublishingFailed(str(error), retry_after=error.retry_after) from error
 
 
 def _close_pull_request(
     task: CodingTask, remote: Remote, branch: TaskBranch, change: RunChange, last_attempt: bool
 ) -> tuple[bool, str]:
-    """Close the pull request if nothing else is in it; return whether, and a sentence about it."""
+    """Close the pull request if nothing else is in it; return whether it is, and a sentence."""
     address = branch.pull_request
     others = undone.remaining(task).exclude(pk=change.pk).exclude(pushed_at=None)
     if others.exists():
@@ -183,16 +183,16 @@ def _github(task: CodingTask, remote: Remote) -> GitHub | None:
 def _what_was_done(undo: ChangeUndo, change: RunChange, branch: str) -> str:
     if undo.revert_commit:
         commit = undo.revert_commit[:12]
-        return f"The change is taken back by the commit {commit} on the branch `{branch}`."
+        return f"The change is undone by the commit {commit} on the branch `{branch}`."
     if undone.commit_before(change):
-        return f"The change is taken back: the branch `{branch}` is as it was before."
-    return f"The change is taken back: the branch `{branch}` had no other change and is deleted."
+        return f"The change is undone: the branch `{branch}` is as it was before."
+    return f"The change is undone: the branch `{branch}` had no other change and is deleted."
 
 
 def _why_refused(undo: ChangeUndo, rejected: Rejected, branch: str) -> str:
     if rejected.reason is not Rejection.NON_FAST_FORWARD:
         return f"I changed nothing. {rejected.message}"
-    if undo.push_began_at is not None:  # an earlier attempt may have been taken, and then pushed on
+    if undo.push_began_at is not None:  # an earlier attempt may be below these commits
         return f"The branch `{branch}` has other commits by now. Look whether the change is in it."
     return f"I changed nothing: somebody has pushed to the branch `{branch}` since."
 

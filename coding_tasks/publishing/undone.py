@@ -1,4 +1,4 @@
-"""Which changes of a task were taken back, and what its branch was before each."""
+"""Which changes of a task were undone, and what its branch was before each."""
 
 from django.db.models import Q, QuerySet
 
@@ -10,22 +10,22 @@ _NO_REVERT = Q(run__undo__revert_commit="")
 
 
 def is_open(task: CodingTask) -> bool:
-    """Return whether a change of the task is being taken back."""
+    """Return whether a change of the task is being undone."""
     return ChangeUndo.objects.filter(run__task=task, state=ChangeUndo.State.WANTED).exists()
 
 
 def is_asked(run: TaskRun) -> bool:
-    """Return whether somebody wanted the run's change taken back."""
+    """Return whether somebody wanted the run's change undone."""
     return ChangeUndo.objects.filter(run=run).exists()
 
 
 def remaining(task: CodingTask) -> QuerySet[RunChange]:
-    """Return the changes of a task that were not taken back, oldest first."""
+    """Return the changes of a task that were not undone, oldest first."""
     return RunChange.objects.filter(run__task=task).exclude(_DONE).order_by("pk")
 
 
 def without_revert(task: CodingTask) -> QuerySet[RunChange]:
-    """Return the changes that were taken back without a further commit on the branch."""
+    """Return the changes that were undone without a further commit on the branch."""
     return RunChange.objects.filter(_DONE & _NO_REVERT, run__task=task)
 
 
@@ -39,9 +39,9 @@ def commit_before(change: RunChange) -> str:
 
 
 def tip_with(change: RunChange) -> str:
-    """Return the commit at which the branch is if the change is the newest that remains.
+    """Return the tip of the branch if the change is the newest that remains.
 
-    Later changes may have been taken back by commits on top of it.
+    Later changes may have been undone by commits on top of it.
     """
     later = ChangeUndo.objects.filter(
         run__task__runs=change.run_id, run__change__pk__gt=change.pk, state=ChangeUndo.State.DONE

@@ -124,7 +124,7 @@ def revert_change(
     """
     with _workspace(mirrors, remote, tip) as work:
         work.apply(change.patch, reverse=True)
-        message = f"Take back {change.commit[:12]}\n\nThis reverts commit {change.commit}.\n"
+        message = f"Undo {change.commit[:12]}\n\nThis reverts commit {change.commit}.\n"
         commit = work.commit(work.tree(), message, committed_at)
         # Not on the task's branch, which is only changed when the repository has taken the commit.
         work.hand_over(mirrors, remote, commit, f"{change.branch}-undo")

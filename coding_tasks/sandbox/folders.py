@@ -1,4 +1,4 @@
-"""Reads a folder of a workspace, with a program that runs inside."""
+"""Read a folder of a workspace with a program that runs in the sandbox."""
 
 PROGRAM = """\
 import base64, json, os, stat, sys
@@ -30,5 +30,5 @@ for name in names:
 """Writes the files of a folder as JSON, one object a line: the name and the content in base64.
 
 The arguments are the folder, the most files, and the most bytes of all. Files that exceed these
-are named only, at most one of those beyond the number. Links and folders are left out.
+are only named, and the first beyond the number is the last. Links and folders are left out.
 """

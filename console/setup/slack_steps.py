@@ -127,7 +127,7 @@ def installation_step(workspaces: list[SlackWorkspace]) -> Step:
 
 
 def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step | None:
-    """Return whether every workspace granted what the app needs, or None if nobody has asked yet.
+    """Return whether every workspace granted what the app needs, or None before Slack was asked.
 
     With `ask`, Slack is asked about workspaces whose scopes are not known.
     """

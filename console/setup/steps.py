@@ -8,9 +8,9 @@ from projects.models import SlackWorkspace
 
 
 def steps(now: datetime, *, ask: bool) -> list[Step]:
-    """Return every step of which it is known how far it is.
+    """Return the steps whose state is known.
 
-    Only with `ask`, Slack and the gateway may be asked.
+    Slack and the gateway are asked only with `ask`.
     """
     active = SlackWorkspace.objects.filter(is_active=True).select_related("project__organization")
     workspaces = list(active.defer("bot_token")[:5])

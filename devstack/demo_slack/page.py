@@ -242,7 +242,7 @@ async def _body(request: Request) -> Json:
 
 
 def _attached(files: object) -> list[tuple[str, bytes]] | None:
-    """Return the names and contents of attached files, or None if they are too many or odd."""
+    """Return the names and contents of attached files, or None if they are too many or wrong."""
     given = files if isinstance(files, list) else []
     if len(given) > MOST_ATTACHED:
         return None

@@ -14,8 +14,8 @@ local a = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'ticket', 'spent', 'p
   'installed_at', 'allotment')
 local same_ledger = a[1] == ARGV[8]
 if same_ledger and tonumber(asked_at) > tonumber(a[7] or asked_at) then
-  -- Versions only grow, and this question was asked after a[2] was known. So if this answer is older,
-  -- or another one of that version, the database was restored, and its new epoch is still to come.
+  -- Versions only grow, and this question was asked after version a[2] was known. So if the answer is
+  -- older, or another one of that version, the database was restored without a new epoch.
   local version, known = tonumber(ARGV[9]), tonumber(a[2])
   if version < known or version == known and ARGV[10] ~= a[8] then
     return {0, 0, 'outdated', 0}

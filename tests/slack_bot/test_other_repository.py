@@ -107,7 +107,7 @@ def test_the_first_answer_of_a_task_offers_another_repository(run):
     assert buttons_of(answer) == [other_repository.ACTION_ID]
 
 
-def test_a_later_answer_and_an_only_repository_offer_none(run, billing):
+def test_later_answers_and_projects_with_one_repository_offer_none(run, billing):
     later = TaskRun.objects.create(
         task=run.task, message_ts="9.9", request="y", state="succeeded", answer="Yes."
     )
@@ -121,7 +121,7 @@ def test_a_click_and_a_choice_start_the_same_request_on_the_other_repository(
 ):
     click(webhook, run)
     [asked] = Notice.objects.filter(kind=Notice.Kind.PICKER)
-    assert asked.text.startswith("<@U1>, on which repository shall I start this request anew?")
+    assert asked.text.startswith("<@U1>, on which repository should I start this request anew?")
 
     choose(webhook, request_of(run), billing.pk)
 

@@ -1,4 +1,4 @@
-"""The owner of a task lets others write to it, or no longer, with buttons in the thread."""
+"""The owner of a task lets others join it, and removes them, with buttons in the thread."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ def test_their_mentions_and_replies_are_follow_ups_from_then_on(webhook, task):
     ]
 
 
-def test_the_message_in_the_thread_says_what_holds_and_offers_the_opposite(webhook, task, slack):
+def test_the_message_in_the_thread_says_who_may_write_and_offers_the_opposite(webhook, task, slack):
     webhook.mention(text="<@UBOT> do this", user="U2", thread_ts=task.thread_ts)
     said(webhook, task)
     click(webhook, task)
@@ -106,7 +106,7 @@ def test_the_message_in_the_thread_says_what_holds_and_offers_the_opposite(webho
     assert len(slack.bot_messages("C1", task.thread_ts)) == 1
 
 
-def test_what_they_said_to_people_before_they_were_let_join_was_not_for_the_bot(webhook, task):
+def test_what_they_said_to_people_before_they_joined_is_not_for_the_bot(webhook, task):
     webhook.mention(text="<@UBOT> do this", user="U2", thread_ts=task.thread_ts)
     early = webhook.reply("oh, can you let me in?", task.thread_ts, user="U2")
     click(webhook, task)
@@ -132,7 +132,7 @@ def test_a_redelivered_mention_of_somebody_who_joined_is_one_follow_up(webhook, 
     assert FollowUp.objects.count() == 1
 
 
-def test_whoever_is_removed_is_not_heard_any_more_and_what_waits_is_dropped(webhook, task):
+def test_a_removed_participant_is_ignored_and_what_waits_is_dropped(webhook, task):
     click(webhook, task)
     webhook.reply("and this", task.thread_ts, user="U2")
     click(webhook, task, REMOVE)
@@ -145,7 +145,7 @@ def test_whoever_is_removed_is_not_heard_any_more_and_what_waits_is_dropped(webh
     assert row.removed_at is not None
 
 
-def test_whoever_was_removed_can_join_again_and_both_times_are_on_record(webhook, task):
+def test_a_removed_participant_can_join_again_and_both_times_are_on_record(webhook, task):
     for action in (LET_JOIN, REMOVE, REMOVE, LET_JOIN):
         click(webhook, task, action)
     assert TaskParticipant.objects.count() == 2
@@ -161,7 +161,7 @@ def test_a_strangers_click_lets_nobody_join_and_is_answered_to_them_alone(webhoo
     assert shown_to(webhook, user) == [f"<@{user}>, only <@U1> can decide who writes to this task."]
 
 
-def test_whoever_joined_lets_nobody_else_join(webhook, task):
+def test_a_participant_lets_nobody_else_join(webhook, task):
     click(webhook, task)
     click(webhook, task, about="U3", user="U2")
     assert joined() == [("U2", "U1")]
@@ -245,7 +245,7 @@ def test_a_person_without_credits_of_their_own_is_denied_in_anothers_task(webhoo
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_whoever_joined_can_stop_the_work(webhook, task):
+def test_a_participant_can_stop_the_work(webhook, task):
     run = TaskRun.objects.create(task=task, message_ts=task.thread_ts, request="x", state="running")
     webhook.reply("stop", task.thread_ts, user="U2")
     assert TaskRun.objects.get().state == "running"

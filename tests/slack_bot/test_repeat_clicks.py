@@ -34,7 +34,12 @@ def failed(webhook, task: CodingTask) -> TaskRun:
 
 
 def payload_of(
-    value: str, *, user: str = "U1", team: str = "T1", action: str = run_buttons.RETRY, ts: str = ""
+    value: str,
+    *,
+    user: str = "U1",
+    team: str = "T1",
+    action: str = run_buttons.START_AGAIN,
+    ts: str = "",
 ) -> dict[str, Any]:
     payload: dict[str, Any] = captured("repository_chosen")
     button = {"type": "button", "action_id": action, "value": value}
@@ -56,7 +61,7 @@ def buttons_of(notice: Notice) -> dict[str, str]:
 
 
 def retry_value() -> str:
-    return buttons_of(Notice.objects.get(kind="failure"))[run_buttons.RETRY]
+    return buttons_of(Notice.objects.get(kind="failure"))[run_buttons.START_AGAIN]
 
 
 def shown_to(webhook, user: str) -> list[str]:
@@ -94,7 +99,7 @@ def test_many_clicks_start_it_once_and_say_so_to_the_person_alone(webhook, faile
         click(webhook, value)
     assert len(clicks()) == 1
     assert shown_to(webhook, "U1") == [
-        "<@U1>, this has gone on already, or is too old to start again."
+        "<@U1>, this was started again already, or it is too old for that."
     ]
 
 
@@ -141,7 +146,7 @@ def test_another_persons_click_starts_nothing_and_is_answered_to_them_alone_once
         click(webhook, retry_value(), user="U2")
     assert clicks() == []
     assert shown_to(webhook, "U2") == [
-        "<@U2>, only <@U1> can decide what happens next here, who asked for this work."
+        "<@U2>, only <@U1>, who asked for this work, can decide what happens next here."
     ]
     assert retry_value()
 
@@ -216,7 +221,7 @@ def test_a_mention_that_failed_without_a_run_is_started_again(webhook, workspace
     message = webhook.mention()
     mention = Mention.objects.get()
     closing.close(mention.pk, Mention.State.FAILED, "no repository was chosen")
-    value = run_buttons.retry_mention(mention.pk)["value"]
+    value = run_buttons.start_mention_again(mention.pk)["value"]
     for _ in range(2):
         click(webhook, value)
     [again] = clicks()
@@ -239,14 +244,14 @@ def stopped(webhook, task: CodingTask) -> TaskRun:
 
 def test_a_stop_offers_to_go_on_and_to_start_again(webhook, stopped):
     shown = buttons_of(Notice.objects.get(kind="stop"))
-    assert set(shown) == {run_buttons.GO_ON, run_buttons.RETRY}
+    assert set(shown) == {run_buttons.GO_ON, run_buttons.START_AGAIN}
 
 
 def test_work_that_was_stopped_before_it_had_a_run_can_only_start_again(webhook, workspace):
     message = webhook.mention()
     webhook.reply("stop", message["ts"])
-    assert set(buttons_of(Notice.objects.get(kind="stop"))) == {run_buttons.RETRY}
-    click(webhook, buttons_of(Notice.objects.get(kind="stop"))[run_buttons.RETRY])
+    assert set(buttons_of(Notice.objects.get(kind="stop"))) == {run_buttons.START_AGAIN}
+    click(webhook, buttons_of(Notice.objects.get(kind="stop"))[run_buttons.START_AGAIN])
     assert [each.state for each in clicks()] == ["started"]
 
 
@@ -255,10 +260,10 @@ def test_a_stop_that_stopped_nothing_offers_nothing(webhook, failed):
     assert Notice.objects.get(kind="stop").blocks == []
 
 
-@pytest.mark.parametrize("first", [run_buttons.GO_ON, run_buttons.RETRY])
+@pytest.mark.parametrize("first", [run_buttons.GO_ON, run_buttons.START_AGAIN])
 def test_one_click_on_either_button_counts(webhook, stopped, first):
     shown = buttons_of(Notice.objects.get(kind="stop"))
-    for action in (first, run_buttons.GO_ON, run_buttons.RETRY):
+    for action in (first, run_buttons.GO_ON, run_buttons.START_AGAIN):
         click(webhook, shown[action], action=action)
     [again] = clicks()
     assert (again.goes_on, again.repeats) == (first == run_buttons.GO_ON, stopped)
@@ -273,7 +278,7 @@ def test_words_go_on_with_stopped_work(webhook, stopped, temporal, text):
     assert temporal.has(workflow_id("T1", "C1", post["ts"]))
 
 
-def test_words_of_somebody_else_go_on_with_nothing(webhook, stopped):
+def test_words_of_somebody_else_continue_nothing(webhook, stopped):
     webhook.reply("continue", stopped.task.thread_ts, user="U2")
     webhook.mention(text="<@UBOT> continue", thread_ts=stopped.task.thread_ts, user="U2")
     assert not Mention.objects.filter(goes_on=True).exists()

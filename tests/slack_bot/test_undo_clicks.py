@@ -1,4 +1,4 @@
-"""Clicks on the button that takes a change back, as Slack delivers them."""
+"""Clicks on the button that undoes a change, as Slack delivers them."""
 
 import zlib
 
@@ -61,8 +61,8 @@ def shown_to(webhook, user: str) -> list[str]:
     return [each["text"] for each in shown if each["visible_to"] == user]
 
 
-def test_the_answer_asks_before_it_takes_the_change_back(webhook, run):
-    assert button()["confirm"]["confirm"]["text"] == "Take it back"
+def test_the_answer_asks_before_it_undoes_the_change(webhook, run):
+    assert button()["confirm"]["confirm"]["text"] == "Undo it"
 
 
 def test_an_answer_without_a_change_has_no_button(webhook, run):
@@ -82,7 +82,7 @@ def test_the_owners_click_discards_a_kept_change_and_says_so_once(webhook, run):
     assert said(webhook, run) == [DISCARDED]
 
 
-def test_the_button_goes_once_the_change_is_taken_back(webhook, run):
+def test_the_button_goes_once_the_change_is_undone(webhook, run):
     click(webhook, button()["value"])
     assert button() == {}
     [answer, _told] = webhook.slack.bot_messages("C1", run.task.thread_ts)
@@ -97,15 +97,15 @@ def test_a_pushed_change_is_left_to_celery(webhook, run):
     assert undoing.open_undos().count() == 1
 
 
-def test_another_persons_click_takes_nothing_back_and_is_answered_to_them_alone_once(webhook, run):
+def test_another_persons_click_undoes_nothing_and_is_answered_to_them_alone_once(webhook, run):
     for _ in range(2):
         click(webhook, button()["value"], user="U2")
     assert not ChangeUndo.objects.exists()
     assert said(webhook, run) == []
-    assert shown_to(webhook, "U2") == ["<@U2>, only <@U1> can take this change back."]
+    assert shown_to(webhook, "U2") == ["<@U2>, only <@U1> can undo this change."]
 
 
-def test_a_click_from_another_customers_workspace_takes_nothing_back(webhook, run, stranger):
+def test_a_click_from_another_customers_workspace_undoes_nothing(webhook, run, stranger):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
@@ -113,7 +113,7 @@ def test_a_click_from_another_customers_workspace_takes_nothing_back(webhook, ru
     assert not ChangeUndo.objects.exists()
 
 
-def test_a_forged_button_takes_nothing_back(webhook, run):
+def test_a_forged_button_undoes_nothing(webhook, run):
     other = signing.Signer(salt="tollgate.publish").sign(run.pk.hex)
     for value in (run.pk.hex, other, "", "\0", ":"):
         click(webhook, value)
@@ -135,7 +135,7 @@ def test_a_click_needs_no_credits(webhook, run):
     assert ChangeUndo.objects.get().state == "done"
 
 
-def test_a_change_that_was_taken_back_is_not_pushed_by_a_later_agreement(webhook, run):
+def test_a_change_that_was_undone_is_not_pushed_by_a_later_agreement(webhook, run):
     RunChange.objects.update(questions=["odd"], note="Not pushed yet: odd")
     question = confirmations.ask(run, ("odd",))
     value = question.blocks[-1]["elements"][0]["value"]

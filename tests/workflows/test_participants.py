@@ -1,4 +1,4 @@
-"""The work of people who were let join another person's task: run, attributed, gated, removed."""
+"""The work of participants in another person's task: run, attributed, gated, removed."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def reply_of(shop: World, mention: Mention, text: str, user: str = "U2") -> Foll
     return follow_up
 
 
-def test_whoever_joined_is_answered_by_the_task_and_what_they_use_counts_as_theirs(shop: World):
+def test_a_participant_is_answered_by_the_task_and_their_usage_counts_as_theirs(shop: World):
     mention = shop.handle()
     let_join(shop)
     shop.gateway.hold_next()
@@ -97,7 +97,7 @@ def test_their_run_stops_at_their_own_cap_and_the_owners_goes_on(shop: World):
     assert len(shop.gateway.requests(AGENT)) == 2
 
 
-def test_a_message_of_somebody_who_was_removed_meanwhile_is_not_carried_out(shop: World):
+def test_a_message_of_a_participant_who_was_removed_meanwhile_is_not_carried_out(shop: World):
     mention = shop.handle()
     let_join(shop)
     shop.gateway.hold_next()
@@ -114,7 +114,7 @@ def test_a_message_of_somebody_who_was_removed_meanwhile_is_not_carried_out(shop
     assert requests == ["what is this?", "first", "the last one"]
 
 
-def test_erasing_somebody_who_joined_erases_their_turns_and_leaves_the_owners(shop: World):
+def test_erasing_a_participant_erases_their_turns_and_leaves_the_owners(shop: World):
     mention = shop.handle()
     let_join(shop)
     theirs = reply_of(shop, mention, "my secret")

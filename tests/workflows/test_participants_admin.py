@@ -1,4 +1,4 @@
-"""Administrators let people join tasks, and remove them, on a page of the admin."""
+"""Administrators let people join tasks and remove them, on a page of the admin."""
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -50,7 +50,7 @@ def test_an_administrator_lets_somebody_join_and_the_thread_is_told(admin, shop,
     assert told.text.startswith("<@U2> can write to this task too, as an administrator decided.")
 
 
-def test_what_the_person_had_asked_in_vain_is_taken_up(admin, shop, task):
+def test_refused_requests_of_the_person_are_taken_up(admin, shop, task):
     asked = shop.mention("do this", thread_ts=task.thread_ts, user="U2")
     Mention.objects.filter(pk=asked.pk).update(state="refused", outcome="another user's task")
     admin.post(ADD, {"task": str(task.pk), "slack_user_id": "U2"})

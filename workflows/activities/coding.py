@@ -296,11 +296,11 @@ def _is_ours(task: CodingTask) -> bool:
 
 
 def _run_to_reopen(mention: Mention) -> TaskRun | None:
-    """Return the run with whose task the mention goes on, or None if it begins a task.
+    """Return the run whose task the mention goes on with, or None if it begins a task.
 
-    A first run that failed left nothing to go on with. Its task is begun anew, as by a reply, and
-    so is the work of somebody who may not write to the task any more, or whose workspace belongs to
-    another organization by now: the one that has the task would pay for it.
+    A first run that failed left nothing to go on with, so the mention begins a task, as a reply
+    would. So does a mention by somebody who may no longer write to the task, or whose workspace
+    belongs to another organization by now: the earlier one would pay.
     """
     run = mention.repeats
     if run is None or run.request == ERASED or not run.task.accepts(mention.user_id):
@@ -313,7 +313,7 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
 
 def _asked_for(mention: Mention) -> str:
     """Return what the agent of a new task is asked."""
-    if mention.goes_on and mention.repeats:  # but not with its task
+    if mention.goes_on and mention.repeats:  # with work whose task the author may not reopen
         return _asked_again(mention, mention.repeats)
     return all_that_was_asked(mention)
 

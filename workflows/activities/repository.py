@@ -82,7 +82,7 @@ class RepositoryActivities:
     def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Take the project's only repository, or the one that the text names.
 
-        If it names none, a rule decides that has a word of the text, or else the channel's default.
+        If it names none, the first rule that applies decides, or else the channel's default.
         """
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
@@ -165,7 +165,7 @@ class RepositoryActivities:
 
 def _claim_failure(mention: Mention, key: str, text: str) -> str:
     """Return the id of the notice that says why no work began, creating it if needed."""
-    blocks = run_buttons.below(text, run_buttons.retry_mention(mention.pk))
+    blocks = run_buttons.below(text, run_buttons.start_mention_again(mention.pk))
     return str(notices.claim(key, Notice.Kind.FAILURE, mention, text, blocks=blocks).pk)
 
 

@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> bool:
     """Hand a mention in the task's thread to the task; return False if the task has ended.
 
-    A mention by a person whose messages the task does not take is refused. Without `ask_gate` only
-    the workflow asks the gate: an earlier attempt may have begun work that a denial would
-    contradict. Raises `client.TemporalUnavailable` if the message was recorded but could not be
-    signalled.
+    Only mentions by the task's owner and participants are taken; others are refused. Without
+    `ask_gate` only the workflow asks the gate: an earlier attempt may have begun work that a denial
+    would contradict. Raises `client.TemporalUnavailable` if the message was recorded but could not
+    be signalled.
     """
     if not task.accepts(mention.user_id) and _refuse_stranger(mention, task):
         return True
@@ -58,7 +58,7 @@ def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> boo
 def record(reply: FollowUp, task: CodingTask) -> bool:
     """Save a reply to a task that does not mention the bot, once; return whether to signal it now.
 
-    Only replies by people whose messages the task takes are saved. If the project that pays for the
+    Only replies by the task's owner and participants are saved. If the project that pays for the
     task has no credits, the reply is saved as refused, and the thread is told at most once. But if
     the task waits for credits, so does the reply: the thread was told that it goes on after a
     top-up.

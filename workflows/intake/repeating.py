@@ -1,7 +1,7 @@
 """Starting failed or stopped work again, and going on with stopped work: buttons and words.
 
 Each becomes a mention of its own, which is checked like any other. A run is repeated at most once,
-and so is a request, whether by a click or by a reply: two unique columns of the mention see to it.
+and so is a request, whether by a click or by a reply: two unique columns guarantee it.
 """
 
 from collections.abc import Iterable
@@ -107,7 +107,7 @@ def _recorded(target: _Target, click: Click) -> Mention | None:
 
 
 def _can_be_repeated(run_id: UUID, goes_on: bool) -> bool:
-    """Lock the run; return whether it can be started again, or gone on with."""
+    """Lock the run; return whether a click can start it again or, with `goes_on`, go on with it."""
     run = TaskRun.objects.select_for_update().get(pk=run_id)
     if run.request == ERASED or _is_too_old(run):
         return False

@@ -292,7 +292,7 @@ def can_be_repeated(request: Mention, run: TaskRun | None) -> bool:
     """
     if request.text == ERASED or request.received_at < timezone.now() - TAKEN_UP_WITHIN:
         return False
-    # A run that has failed is told of before its mention is closed.
+    # The thread is told of a failed run before its mention is closed.
     ended = request.state in (Mention.State.FAILED, Mention.State.STOPPED)
     return (ended or run is not None) and _lock_as_it_was(request)
 

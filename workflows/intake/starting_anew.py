@@ -77,11 +77,11 @@ def show_started(request: Mention, repository: str) -> None:
         words = wording.started_anew(request.user_id, repository=repository)
         if edits.revise(asked, words):
             notices.send_soon(asked)
-    run = TaskRun.objects.filter(
+    answered = TaskRun.objects.filter(
         task__workflow_id=request.workflow_id, message_ts=request.ts
     ).select_related("task__repository")
-    for each in run:
-        answer = Notice.objects.filter(key=notices.answer_key(each)).first()
+    for run in answered:
+        answer = Notice.objects.filter(key=notices.answer_key(run)).first()
         if answer is not None and answers.refresh(answer):
             notices.send_soon(answer)
 

@@ -1,6 +1,6 @@
 """Orders to stop: the word "stop", a button or the slash command ends a person's own work.
 
-People whom the owner of a task let join can stop the task, too. Others are told whose work it is.
+Participants of a task can stop it, too. Others are told whose work it is.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -170,7 +170,7 @@ def _tell_alone(run: TaskRun, key: str, words: str, user_id: str) -> None:
 
 
 def _close_own(order: Order, mark: str) -> list[Mention]:
-    """Close the open requests from before the order that it ends; return those that it closed."""
+    """Close the author's open requests from before the order; return those that it closed."""
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
     return list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
@@ -283,11 +283,11 @@ def _blocks(
         run = stopped.task.runs.filter(state=TaskRun.State.STOPPED, error=mark)
         newest = run.order_by("created_at").last()
         if newest is not None:
-            go_on, again = run_buttons.go_on(newest.pk), run_buttons.retry_run(newest.pk)
+            go_on, again = run_buttons.go_on(newest.pk), run_buttons.start_run_again(newest.pk)
             return run_buttons.below(words, go_on, again)
     elif mentions:
         newest_mention = max(mentions, key=lambda each: Decimal(each.ts))
-        return run_buttons.below(words, run_buttons.retry_mention(newest_mention.pk))
+        return run_buttons.below(words, run_buttons.start_mention_again(newest_mention.pk))
     return []
 
 

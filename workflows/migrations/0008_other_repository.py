@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='mention',
             name='chosen_repository',
-            field=models.IntegerField(blank=True, help_text='The id of the repository that its author chose before it started; 0 is none.', null=True),
+            field=models.IntegerField(blank=True, help_text='The id of the repository that its author chose before it started. 0: none.', null=True),
         ),
     ]

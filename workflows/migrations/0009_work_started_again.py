@@ -25,6 +25,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='mention',
             name='repeats',
-            field=models.OneToOneField(blank=True, help_text='The failed or stopped run that this one starts again, or goes on with. Each is repeated at most once.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='repeated_by', to='coding_tasks.taskrun'),
+            field=models.OneToOneField(blank=True, help_text='The failed or stopped run that this mention starts again or goes on with. Each is repeated at most once.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='repeated_by', to='coding_tasks.taskrun'),
         ),
     ]

@@ -72,7 +72,7 @@ def _check(answer: Any, *, may_be_html: bool) -> None:
     # If a permission is missing, Slack answers with its login page or leads to it.
     if answer.status_code != 200 or (given.startswith("text/html") and not may_be_html):
         raise NotDelivered("the bot may not read files here")
-    # Unpacking could make much of little. Slack sends files as they are.
+    # A small packed answer could unpack to a huge one. Slack sends files as they are.
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise NotDelivered("Slack did not deliver it")
 

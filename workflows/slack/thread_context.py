@@ -35,9 +35,9 @@ _INTRODUCTION = (
 )
 _FILES = f"The files are in {INPUT_INSIDE}, outside the repository. They can only be read."
 _MOST_DESCRIBED = 30
-"""Files that the agent reads about."""
+"""How many files the agent reads about."""
 _MOST_NAMED = 5
-"""Files that an answer names because the agent did not get them."""
+"""How many of the files that the agent did not get an answer names."""
 
 
 def read(run: TaskRun) -> Material:

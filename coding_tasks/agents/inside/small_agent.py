@@ -140,7 +140,7 @@ class Session:
         self.save()
 
     def forget_images(self) -> None:
-        """Leave out the images so far, so that those of one turn are all that calls carry."""
+        """Leave out the images so far, so that calls carry those of one turn only."""
         for message in self.messages:
             blocks = message["content"]
             message["content"] = [EARLIER if b["type"] == "image" else b for b in blocks]

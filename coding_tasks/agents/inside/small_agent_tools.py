@@ -1,4 +1,4 @@
-"""The tools of the small agent, and what it tells about them. `small_agent.py` uses them.
+"""The tools of `small_agent.py`, and their descriptions for the model.
 
 All results are bounded. The sandbox keeps commands from doing harm; checks here only catch
 mistakes.

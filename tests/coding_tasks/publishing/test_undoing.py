@@ -1,4 +1,4 @@
-"""Taking a change back: the branch and the pull request are as before it, or nothing is changed."""
+"""Undoing a change: the branch and the pull request are as before it, or nothing is changed."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ def push_of_another(upstream, task, tmp_path) -> str:
 
 # --- without a pull request -----------------------------------------------------------------------
 @pytest.mark.usefixtures("no_github")
-def test_the_first_change_of_a_branch_is_taken_back_with_the_branch(mirrors, task, work, upstream):
+def test_the_first_change_of_a_branch_is_undone_with_the_branch(mirrors, task, work, upstream):
     run = published(mirrors, task, work)
     row = undo(mirrors, run)
     assert (row.state, tip(upstream, task)) == ("done", "")
@@ -120,7 +120,7 @@ def test_the_next_turn_does_not_bring_the_change_back(
 ):
     runs = [published(mirrors, task, work, f"file{number}") for number in range(turns)]
     elsewhere = replace(mirrors, directory=tmp_path / "elsewhere")
-    prepare(elsewhere, task)  # it has the commit that is taken back
+    prepare(elsewhere, task)  # it has the commit that is undone
     undo(elsewhere if on_another_machine else mirrors, runs[-1])
     published(mirrors, task, work, "later")
     kept = [f"file{number}" for number in range(turns - 1)]
@@ -192,7 +192,7 @@ def test_a_pull_request_with_earlier_changes_stays_open(mirrors, task, work, git
     assert row.outcome.endswith(f"stays open, because it has earlier changes: {ADDRESS}")
 
 
-def test_changes_are_taken_back_one_after_the_other(mirrors, task, work, github, upstream):
+def test_changes_are_undone_one_after_the_other(mirrors, task, work, github, upstream):
     first = published(mirrors, task, work)
     second = published(mirrors, task, work, "second")
     assert undoing.ask(first.pk, "U1") is UndoRefusal.BUILT_ON
@@ -249,20 +249,20 @@ def test_a_change_that_is_being_pushed_has_to_wait(task, work, fields):
     assert not ChangeUndo.objects.exists()
 
 
-def test_a_change_is_not_taken_back_while_the_task_works(mirrors, task, work):
+def test_a_change_is_not_undone_while_the_task_works(mirrors, task, work):
     run = published(mirrors, task, work)
     TaskRun.objects.create(task=task, message_ts="9.0", request="x", state="running")
     assert undoing.ask(run.pk, "U1") is UndoRefusal.AT_WORK
 
 
-def test_a_turn_waits_while_a_change_is_taken_back(mirrors, task, work):
+def test_a_turn_waits_while_a_change_is_undone(mirrors, task, work):
     undoing.ask(published(mirrors, task, work).pk, "U1")
     with pytest.raises(CheckoutFailed) as waiting:
         prepare(mirrors, task)
     assert not waiting.value.permanent
 
 
-# --- again and again ------------------------------------------------------------------------------
+# --- repeated and interrupted ---------------------------------------------------------------------
 STEPS = ["restore_change", "revert_change", "push", "_close_pull_request", "_end"]
 
 
@@ -320,9 +320,7 @@ def test_a_process_that_dies_around_the_push_without_a_pull_request(
 
 
 @pytest.mark.usefixtures("no_github")
-def test_a_push_of_another_after_our_own_is_not_said_to_have_prevented_it(
-    mirrors, task, work, upstream, tmp_path
-):
+def test_a_push_of_another_on_top_of_our_own_is_not_blamed(mirrors, task, work, upstream, tmp_path):
     run = published(mirrors, task, work)
     undoing.ask(run.pk, "U1")
     ChangeUndo.objects.update(push_began_at=timezone.now())
@@ -339,7 +337,7 @@ def test_asking_again_finds_the_same_row(mirrors, task, work):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_machines_at_once_take_it_back_once(mirrors, task, work, github, upstream, tmp_path):
+def test_two_machines_at_once_undo_it_once(mirrors, task, work, github, upstream, tmp_path):
     run = published(mirrors, task, work)
     undoing.ask(run.pk, "U1")
     machines = [replace(mirrors, directory=tmp_path / f"machine{number}") for number in range(3)]
@@ -390,7 +388,7 @@ def test_a_pull_request_that_cannot_be_closed_is_said_to_be_open(
         fake_github.server_error(done=True),
     ],
 )
-def test_what_passes_is_tried_again_by_the_sweep(
+def test_a_temporary_failure_is_tried_again_by_the_sweep(
     mirrors, task, work, github, upstream, method, fault
 ):
     run = published(mirrors, task, work)

@@ -415,7 +415,7 @@ async def test_a_folder_of_the_home_is_read(sandbox):
     assert told(read) == {"a": b"one\n", "b\n..": b"x", "empty": b""}
 
 
-async def test_what_is_no_file_is_not_read(sandbox):
+async def test_links_and_pipes_are_not_read(sandbox):
     async with sandbox.open(None) as workspace:
         script = "mkdir output; cd output; ln -s /etc/passwd link; mkfifo pipe; echo x >a"
         await shell(workspace, f"cd; {script}; echo y >shut; chmod 000 shut")

@@ -79,7 +79,7 @@ def test_a_click_goes_on_with_the_same_task_branch_and_request(coding: World, ag
 
 @pytest.fixture
 def stopped_turn_of_another(coding: World, agents) -> CodingTask:
-    """A task of U1 whose second turn was asked for by U2, who was let join, and stopped by them."""
+    """A task of U1, whose second turn U2 asked for as a participant, and stopped."""
     mention = coding.handle("echo one > one && echo Wrote one")
     coding.wait_until_said(mention.ts, 1)
     task = CodingTask.objects.select_related("workspace").get()
@@ -95,7 +95,7 @@ def stopped_turn_of_another(coding: World, agents) -> CodingTask:
     return task
 
 
-def test_what_goes_on_counts_as_used_by_whoever_asked_for_it(
+def test_what_goes_on_counts_as_used_by_the_participant_who_asked_for_it(
     coding: World, stopped_turn_of_another
 ):
     again = click(coding, run_buttons.GO_ON, user="U2")
@@ -105,7 +105,7 @@ def test_what_goes_on_counts_as_used_by_whoever_asked_for_it(
     assert run.distinct_id == "slack:T1:U2"
 
 
-def test_whoever_may_not_write_to_a_task_any_more_begins_one_of_their_own(
+def test_a_removed_participant_goes_on_in_a_task_of_their_own(
     coding: World, stopped_turn_of_another
 ):
     participants.remove(stopped_turn_of_another, "U2", "U1", decider="<@U1>")
@@ -130,13 +130,13 @@ def test_a_reply_after_going_on_is_the_next_message_of_the_task(coding: World, a
     assert TaskRun.objects.get(pk=run.pk).answer.startswith("one\ntwo")
 
 
-def test_a_retry_after_a_stop_of_the_first_turn_begins_another_task(coding: World, agents):
+def test_starting_again_after_a_stop_of_the_first_turn_begins_another_task(coding: World, agents):
     coding.gateway.hold_next()
     mention = coding.start(f"{CALL}; echo one > one && echo Wrote one")
     wait_until(lambda: coding.gateway.requests(AGENT), what="the agent's call")
     stop(coding, mention)
     coding.gateway.release()
-    again = click(coding, run_buttons.RETRY)
+    again = click(coding, run_buttons.START_AGAIN)
     coding.wait_for_end(again, Mention.State.ANSWERED)
     assert [task.state for task in CodingTask.objects.order_by("created_at")] == [
         CodingTask.State.STOPPED,
@@ -183,7 +183,7 @@ def test_going_on_waits_for_credits_as_a_mention_does(coding: World, agents):
 
 
 def test_the_stopped_workflow_changes_nothing_of_work_that_went_on(coding: World, agents):
-    """The workflow that was stopped may hear of it late, when the work has gone on already."""
+    """The stopped workflow may hear of the stop only when the work goes on already."""
     coding.gateway.hold_next()
     mention = coding.start(f"{CALL}; echo one > one && echo Wrote one")
     wait_until(lambda: coding.gateway.requests(AGENT), what="the agent's call")
@@ -203,7 +203,7 @@ def test_the_stopped_workflow_changes_nothing_of_work_that_went_on(coding: World
     assert not Notice.objects.filter(kind="failure").exists()
 
 
-def test_undo_takes_a_pushed_change_back_and_the_next_turn_starts_without_it(
+def test_undo_removes_a_pushed_change_and_the_next_turn_starts_without_it(
     coding: World, agents, clone_urls
 ):
     upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))

@@ -164,7 +164,7 @@ class TestHostile:
         said = f"U2 attached {name}, which is not shown: it is neither text nor an image."
         assert said in read(thread).text
 
-    def test_fifty_files_are_a_few(self, thread: Thread):
+    def test_at_most_ten_of_fifty_files_reach_the_agent(self, thread: Thread):
         for batch in range(5):
             files = [
                 thread.world.slack.attach(f"{batch}-{number}.png", png()) for number in range(10)
