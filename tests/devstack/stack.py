@@ -50,7 +50,10 @@ class Stack:
         Fail too if the bot sent blocks or views that Slack refuses.
         """
         _, calls = http(f"{self.slack}/_control/calls")
-        assert [call for call in calls if "response_metadata" in call["answer"]] == []
+        refused = [
+            call for call in calls if "messages" in call["answer"].get("response_metadata", ())
+        ]
+        assert not refused, refused
         pids = list(self.children())
         with Stopwatch() as waited:
             self.lines.process.send_signal(signal.SIGINT)
