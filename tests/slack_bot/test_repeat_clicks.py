@@ -331,7 +331,7 @@ def test_words_that_failed_to_go_on_are_started_again_with_the_same_run(webhook,
     asked = Mention.objects.get(ts=webhook.reply("continue", task.thread_ts)["ts"])
     assert asked.repeats == run
     closing.close(asked.pk, Mention.State.FAILED, "terminated")
-    click(webhook, run_buttons.retry_mention(asked.pk)["value"])
+    click(webhook, run_buttons.start_mention_again(asked.pk)["value"])
     [again] = clicks()
     assert (again.state, again.repeats, again.goes_on) == ("started", run, True)
 
