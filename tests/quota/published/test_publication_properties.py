@@ -123,7 +123,10 @@ class Publications(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(which=WHICH)
     def deliver(self, which: int) -> None:
-        """A publisher pushes, perhaps repeatedly; an older one changes nothing."""
+        """A publisher pushes, perhaps repeatedly; an older one changes nothing.
+
+        But a score that somebody removed comes back, until the newest publication arrives.
+        """
         number, callback = self.under_way[which % len(self.under_way)]
         scores, entries = self._scores(), self._entries()
         callback()
@@ -131,8 +134,9 @@ class Publications(RuleBasedStateMachine):
             before = entries.get(token)
             assert before is None or before.version <= entry.version
             if before is not None and before.version == entry.version:
-                restored = self.removed_since_tick
-                assert restored or self._scores().get(token) == scores.get(token)
+                score = self._scores().get(token)
+                restored = token not in scores and score == entry.limited_until
+                assert self.removed_since_tick or restored or score == scores.get(token)
         self.unheard.discard(number)
         if number == max(number for number, _ in self.under_way) and number in self.complete:
             self.unheard.clear()
