@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.load.table import Table
+from benchmarks.load.waiting import wait_for
 from coding_tasks.agents.inside import small_agent
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from devstack.isolation import throw_away_environment
@@ -102,7 +103,7 @@ def mention_to_pull_request(
         alone.append(time.monotonic() - began)
         began = time.monotonic()
         thread = stack.mention(f"in {NAME}, {REQUEST}")
-        wait_for(lambda thread=thread: stack.replies(thread), "the answer")  # type: ignore[misc]
+        wait_for(lambda thread=thread: stack.replies(thread), "the answer", PATIENCE)  # type: ignore[misc]
         through.append(time.monotonic() - began)
         [said] = stack.replies(thread)
         assert f"/{NAME}/pull/" in said, said
@@ -146,10 +147,12 @@ def stop_to_last_call(table: Table, stack: Stack) -> None:
     for _ in range(STOPS):
         began = time.time()
         thread = stack.mention(f"in {NAME}, call the model without end, with loud")
-        wait_for(lambda since=began: len(arrivals(stack, since)) > 4 * AT_ONCE, "calls")  # type: ignore[misc]
+        wait_for(lambda since=began: len(arrivals(stack, since)) > 4 * AT_ONCE, "calls", PATIENCE)  # type: ignore[misc]
         asked = time.time()
         stack.say(thread, "stop")
-        wait_for(lambda thread=thread: len(stack.replies(thread)) > 1, "the answer to stop")  # type: ignore[misc]
+        wait_for(
+            lambda thread=thread: len(stack.replies(thread)) > 1, "the answer to stop", PATIENCE
+        )  # type: ignore[misc]
         time.sleep(QUIET)
         seen = arrivals(stack, began)
         took.append(max(0.0, max(seen) - asked))
@@ -167,15 +170,6 @@ def arrivals(stack: Stack, after: float) -> list[float]:
     """Return when each later call reached the model. Times are in seconds since 1970."""
     model = f"http://127.0.0.1:{stack.values['DEMO_MODEL_PORT']}"
     return [seen["at"] for seen in http(f"{model}/_control/requests?after={after}")[1]]
-
-
-def wait_for(find: Callable[[], object], what: str) -> None:
-    """Poll until something is there."""
-    deadline = time.monotonic() + PATIENCE
-    while not find():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -25,6 +25,7 @@ from benchmarks.load.generator import closed_loop, percentile
 from benchmarks.load.mentions import Mentions, at_rate, request
 from benchmarks.load.slack import SlowSlack
 from benchmarks.load.table import Table
+from benchmarks.load.waiting import wait_for
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from devstack.isolation import throw_away_environment
 from devstack.servers import answers, free_port
@@ -127,7 +128,7 @@ def refusals(table: Table, stack: Stack, slack: SlowSlack, seconds: float) -> No
     """Refuse mentions as fast as they come, in one web process."""
     mentions = mentions_in(stack, "T2")
     seen = asyncio.run(at_rate(mentions, REFUSED_RATE, seconds)).check()
-    wait_for(lambda: said_in(slack, mentions), "the denials")
+    wait_for(lambda: said_in(slack, mentions), "the denials", PATIENCE)
     p99 = percentile(seen.totals, 0.99)
     table.add(
         f"refused mentions, {REFUSED_RATE:g} a second: answer of the webhook, p99",
@@ -143,7 +144,7 @@ def mixed(table: Table, stack: Stack, slack: SlowSlack, seconds: float) -> None:
     """Post mentions, three quarters of them without credits."""
     mentions = mentions_in(stack, "T2", "T2", "T2", "T1")
     seen = asyncio.run(at_rate(mentions, MIXED_RATE, seconds)).check()
-    wait_for(lambda: said_in(slack, mentions), "answers and denials")
+    wait_for(lambda: said_in(slack, mentions), "answers and denials", PATIENCE)
     p99, slowest = percentile(seen.totals, 0.99), max(seen.totals)
     table.add(
         f"mentions, {MIXED_RATE:g} a second, a quarter with credits: answer of the webhook, p99",
@@ -159,7 +160,7 @@ def reactions(table: Table, stack: Stack, slack: SlowSlack, seconds: float) -> N
     """Measure until people see that the bot has begun."""
     mentions, before = mentions_in(stack, "T1"), len(slack.calls)
     asyncio.run(at_rate(mentions, STARTED_RATE, seconds)).check()
-    wait_for(lambda: said_in(slack, mentions), "the answers")
+    wait_for(lambda: said_in(slack, mentions), "the answers", PATIENCE)
     reacted: dict[str, float] = {}
     for call in slack.of("reactions.add", before):
         reacted.setdefault(call.arguments["timestamp"], call.at)
@@ -178,12 +179,12 @@ def answers_a_second(table: Table, stack: Stack, slack: SlowSlack) -> None:
     """Compare how many mentions are answered in a second with a workflow that does nothing."""
     warm = mentions_in(stack, "T1", text=NOTHING)
     asyncio.run(at_rate(warm, 1.0, 3.0)).check()
-    wait_for(lambda: said_in(slack, warm), "the first answers")
+    wait_for(lambda: said_in(slack, warm), "the first answers", PATIENCE)
     activities = asyncio.run(activities_of_newest_mention(stack))
     mentions = mentions_in(stack, "T1", text=NOTHING)
     began = time.perf_counter()
     asyncio.run(at_rate(mentions, 1e6, TOGETHER / 1e6)).check()
-    wait_for(lambda: said_in(slack, mentions), "the answers")
+    wait_for(lambda: said_in(slack, mentions), "the answers", PATIENCE)
     rate = TOGETHER / (time.perf_counter() - began)
     bare = subprocess.run(
         [
@@ -236,9 +237,9 @@ def approvals(table: Table, stack: Stack, slack: SlowSlack) -> None:
         approve = button(slack, "chat.postMessage", before, "tollgate_approve_for_task")
         clicked = time.time()
         click(stack, team, "U1", approve)
-        wait_for(lambda since=clicked: called_since(stack, since), "a call of the model")  # type: ignore[misc]
+        wait_for(lambda since=clicked: called_since(stack, since), "a call of the model", PATIENCE)  # type: ignore[misc]
         took.append(min(called_since(stack, clicked)) - clicked)
-        wait_for(lambda mentions=mentions: said_in(slack, mentions, 2), "the answer")  # type: ignore[misc]
+        wait_for(lambda mentions=mentions: said_in(slack, mentions, 2), "the answer", PATIENCE)  # type: ignore[misc]
     table.add(
         "approval → first call of a model by the mention that was refused",
         f"p50 {statistics.median(took) * 1e3:.0f} ms, slowest {max(took) * 1e3:.0f} ms",
@@ -262,7 +263,7 @@ def button(slack: SlowSlack, method: str, since: int, action_id: str) -> Button:
                         return call.arguments["channel"], element
         return None
 
-    wait_for(find, action_id)
+    wait_for(find, action_id, PATIENCE)
     found = find()
     assert found is not None
     return found
@@ -310,7 +311,7 @@ def comparison(table: Table, stack: Stack, slack: SlowSlack, folder: Path, secon
     for number in range(2):
         ours_now = mentions_in(stack, "T2")
         rates["Tollgate"].append(refused_a_second(ours_now, seconds))
-        wait_for(lambda refused=ours_now: said_in(slack, refused), "the denials")  # type: ignore[misc]
+        wait_for(lambda refused=ours_now: said_in(slack, refused), "the denials", PATIENCE)  # type: ignore[misc]
         with bolt(folder / f"bolt-{number}", slack) as url:
             theirs_now = Mentions(url, SIGNING_SECRET, ("T2",), QUESTION)
             rates["slack-bolt"].append(refused_a_second(theirs_now, seconds))
@@ -386,15 +387,6 @@ def add_exactness(table: Table, slack: SlowSlack, mentions: Mentions, what: str)
     once = sum(said[ts] == 1 for ts in mentions.posted)
     total = len(mentions.posted)
     table.add(what, f"{once:,} of {total:,}", "all", once == total, exactness=True)
-
-
-def wait_for(find: Callable[[], object], what: str) -> None:
-    """Poll until something is there."""
-    deadline = time.monotonic() + PATIENCE
-    while not find():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":
