@@ -13,15 +13,22 @@ SLACK_TIMEOUT = 2
 """Seconds to wait for Slack, which itself waits three for our answer."""
 
 
-def no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
-    """Return what to tell somebody who may not use the bot, or None if they may."""
+def access_of(workspace: SlackWorkspace, user_id: str) -> access.Access | None:
+    """Return what somebody may do, or None if Slack does not say so now."""
     try:
-        answer = access.check(workspace, user_id, timeout=SLACK_TIMEOUT)
+        return access.check(workspace, user_id, timeout=SLACK_TIMEOUT)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
-        log.warning("slack did not say who asks", error=failure.error)
+        log.warning("slack did not say who somebody is", error=failure.error)
+        return None
+
+
+def no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
+    """Return what to tell somebody who may not use the bot, or None if they may."""
+    answer = access_of(workspace, user_id)
+    if answer is None:
         return wording.asker_unknown()
     if answer is access.Access.GRANTED:
         return None

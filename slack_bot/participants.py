@@ -1,17 +1,13 @@
 """Clicks on the buttons with which the owner of a task lets others join, or removes them."""
 
-import structlog
 from django.conf import settings
 
 from projects.models import SlackWorkspace
-from slack_bot.asker import SLACK_TIMEOUT
+from slack_bot.asker import access_of
 from workflows import participants, wording
 from workflows.intake import mentions
 from workflows.participants import Place
 from workflows.slack import access
-from workflows.slack.client import failure_of
-
-log = structlog.get_logger(__name__)
 
 
 def take_click(
@@ -46,13 +42,8 @@ def take_click(
 
 def _refusal(workspace: SlackWorkspace, user_id: str) -> str:
     """Return why somebody may not use the bot, or an empty string if they may."""
-    try:
-        answer = access.check(workspace, user_id, timeout=SLACK_TIMEOUT)
-    except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
-            raise
-        log.warning("slack did not say who somebody is", error=failure.error)
+    answer = access_of(workspace, user_id)
+    if answer is None:
         return wording.join_unknown(user_id)
     if answer is access.Access.GRANTED:
         return ""
