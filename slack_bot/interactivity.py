@@ -5,7 +5,7 @@ against the user, the workspace and the project's repositories.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
     else:
         action = action_of(payload, *_PICKERS)
         value = text(mapping(action.get("selected_option")).get("value"), 200)
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     if action.get("action_id") not in _PICKERS or not user_id:
         return None
     container = mapping(payload.get("container"))
@@ -136,9 +136,8 @@ def _agree(payload: dict[str, Any]) -> bool:
     click = action_of(payload, confirmations.ACTION_ID)
     if not click:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
-    # At most one of these workspaces has the button's run.
-    for workspace in filter(None, map(installations.find, installations_of(payload))):
+    user_id = _user_of(payload)
+    for workspace in _workspaces_of(payload):
         if user_id:
             confirmations.agree(workspace, user_id, text(click.get("value"), 200))
     return True
@@ -149,10 +148,10 @@ def _stop(payload: dict[str, Any]) -> bool:
     click = action_of(payload, stop_button.ACTION_ID)
     if not click:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     run_id = stop_button.run_of(text(click.get("value"), 200))
     clicked_at = timestamp(click.get("action_ts")) or f"{time.time():.6f}"
-    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    workspaces = _workspaces_of(payload)
     run = stop_button.run_in(workspaces, run_id) if run_id else None
     if user_id and run is not None:
         stop_orders.obey_click(run, user_id, clicked_at)
@@ -166,10 +165,10 @@ def _answer_quote(payload: dict[str, Any]) -> bool:
     click = action_of(payload, *quote_buttons.Action)
     if not click:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     run_id = quote_buttons.run_of(text(click.get("value"), 200))
     answer = quote_buttons.ANSWER_OF[quote_buttons.Action(click["action_id"])]
-    for workspace in filter(None, map(installations.find, installations_of(payload))):
+    for workspace in _workspaces_of(payload):
         if user_id and run_id:
             answering.answer(workspace, run_id, user_id, answer, timezone.now())
     return True
@@ -180,10 +179,9 @@ def _decide_who_writes(payload: dict[str, Any]) -> bool:
     click = action_of(payload, participants.LET_JOIN, participants.REMOVE)
     if not click:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     place = participants.place_of(text(click.get("value"), 200))
-    # At most one of these workspaces has the button's task.
-    for workspace in filter(None, map(installations.find, installations_of(payload))):
+    for workspace in _workspaces_of(payload):
         if user_id and place:
             clicked_at = timestamp(click.get("action_ts"))
             participant_clicks.take_click(workspace, user_id, click["action_id"], place, clicked_at)
@@ -195,9 +193,9 @@ def _offer_other_repository(payload: dict[str, Any]) -> bool:
     click = action_of(payload, other_repository.ACTION_ID)
     if not click:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     run_id = other_repository.run_of(text(click.get("value"), 200))
-    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    workspaces = _workspaces_of(payload)
     run = stop_button.run_in(workspaces, run_id) if run_id else None
     if user_id and run is not None:
         starting_anew.offer_picker(run, user_id, timestamp(click.get("action_ts")))
@@ -209,7 +207,7 @@ def _repeat(payload: dict[str, Any]) -> bool:
     action = action_of(payload, run_buttons.START_AGAIN, run_buttons.GO_ON)
     if not action:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     click = repeating.Click(
         value=text(action.get("value"), 200),
         user_id=user_id,
@@ -217,9 +215,7 @@ def _repeat(payload: dict[str, Any]) -> bool:
         goes_on=action["action_id"] == run_buttons.GO_ON,
     )
     if user_id:
-        repeating.take_click(
-            filter(None, map(installations.find, installations_of(payload))), click
-        )
+        repeating.take_click(_workspaces_of(payload), click)
     return True
 
 
@@ -228,9 +224,9 @@ def _undo(payload: dict[str, Any]) -> bool:
     action = action_of(payload, run_buttons.UNDO)
     if not action:
         return False
-    user_id = identifier(mapping(payload.get("user")).get("id"))
+    user_id = _user_of(payload)
     run_id = run_buttons.change_of(text(action.get("value"), 200))
-    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    workspaces = _workspaces_of(payload)
     if user_id and run_id:
         undoing.take_click(workspaces, run_id, user_id)
     return True
@@ -249,6 +245,16 @@ def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
         for each, name in ((team, "id"), (payload.get("user"), "team_id"))
     )
     return tuple(Installation(team_id, enterprise_id, is_org_wide=is_org_wide) for team_id in teams)
+
+
+def _user_of(payload: dict[str, Any]) -> str:
+    """Return who clicked, or an empty string."""
+    return identifier(mapping(payload.get("user")).get("id"))
+
+
+def _workspaces_of(payload: dict[str, Any]) -> Iterator[SlackWorkspace]:
+    """Yield the workspaces of a click that are installed here. At most one has what it is about."""
+    return filter(None, map(installations.find, installations_of(payload)))
 
 
 def _workspace(named: Iterable[Installation]) -> SlackWorkspace | None:
