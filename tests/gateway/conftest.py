@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -231,9 +232,15 @@ def serving(program: Program, log: Path) -> Iterator[subprocess.Popen]:
         yield process
 
 
+def new_directory(name: str) -> Path:
+    """Return an empty directory. A package's servers may start twice, and must know nothing."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=suite.DIRECTORY))
+
+
 @contextmanager
-def world_of(directory: Path, **environment: str) -> Iterator[World]:
-    """Start a gateway with its own Redis, fake Django and fake provider."""
+def world_of(**environment: str) -> Iterator[World]:
+    """Start a gateway with its own empty Redis, fake Django and fake provider."""
+    directory = new_directory("gateway")
     with ExitStack() as stack:
         tollgate = stack.enter_context(FakeTollgate())
         provider = stack.enter_context(FakeProvider())
@@ -266,8 +273,8 @@ def background() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture(scope="package")
 def own_redis() -> Iterator[str]:
     """Return the address of a Redis that no gateway process uses."""
-    directory, port = suite.DIRECTORY / "gateway-stores", free_port()
-    with running(redis_server("redis", directory, port), suite.DIRECTORY / "gateway-stores.log"):
+    directory, port = new_directory("gateway-stores"), free_port()
+    with running(redis_server("redis", directory, port), directory / "redis.log"):
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -280,14 +287,13 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package")
 def _world() -> Iterator[World]:
-    with world_of(suite.DIRECTORY / "gateway") as world:
+    with world_of() as world:
         yield world
 
 
 @pytest.fixture(scope="package")
 def _fragile_world() -> Iterator[World]:
-    directory = suite.DIRECTORY / "fragile-gateway"
-    with world_of(directory, GATEWAY_LEASE="3") as world:
+    with world_of(GATEWAY_LEASE="3") as world:
         yield world
 
 

@@ -8,7 +8,6 @@ import httpx
 import psutil
 import pytest
 
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, world_of
 from tests.gateway.fake_provider import Script, json_script, message
@@ -20,7 +19,6 @@ FIT = 10
 def crowd() -> Iterator[World]:
     """A gateway of two processes."""
     with world_of(
-        suite.DIRECTORY / "crowd-gateway",
         GATEWAY_PROCESSES="2",
         GATEWAY_RUN_CAP_CREDITS="0.5",
         GATEWAY_REQUESTS_PER_MINUTE="100",

@@ -12,7 +12,6 @@ import pytest
 from devstack.servers import free_port
 from gateway import upstream
 from gateway.errors import Refusal
-from tests import settings as suite
 from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import (
@@ -26,7 +25,6 @@ from tests.gateway.fake_provider import (
 @pytest.fixture(scope="module")
 def _impatient() -> Iterator[World]:
     with world_of(
-        suite.DIRECTORY / "impatient-gateway",
         GATEWAY_CONNECT_TIMEOUT="0.5",
         GATEWAY_FIRST_BYTE_TIMEOUT="1",
         GATEWAY_IDLE_TIMEOUT="1",

@@ -27,7 +27,6 @@ from devstack.bootstrap import REPOSITORIES
 from devstack.demo_model.app import DemoModel
 from devstack.demo_model.script import Reply, ToolCall
 from devstack.settings import agents_directory
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, world_of
 from tests.gateway.threads import AsgiThread
@@ -61,7 +60,6 @@ def world(model: DemoModel) -> Iterator[World]:
     with (
         AsgiThread(model.app) as server,
         world_of(
-            suite.DIRECTORY / "installed-agents",
             ANTHROPIC_UPSTREAM_URL=server.url,
             OPENAI_UPSTREAM_URL=f"{server.url}/v1",
         ) as world,

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, world_of
 from tests.gateway.fake_provider import default_script
@@ -50,7 +49,6 @@ def _watched() -> Iterator[tuple[World, FakePostHog]]:
     with (
         FakePostHog() as posthog,
         world_of(
-            suite.DIRECTORY / "posthog-gateway",
             POSTHOG_HOST=posthog.url,
             POSTHOG_API_KEY=KEY,
             POSTHOG_MAX_WAITING=str(MOST),

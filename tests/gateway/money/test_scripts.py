@@ -392,7 +392,8 @@ def test_a_bucket_of_requests_refills_evenly_up_to_a_minutes_worth(
     if script == "precheck":
         assert refused[:2] == ["rate", ""]
     waits = refused if script == "rate" else refused[{"hold": 1, "precheck": 2}[script]]
-    assert wait * 1000 - 8000 < waits <= wait * 1000, "on a busy machine some time passed"
+    # On a busy machine some time passed. The wait is rounded up, after what floats lose.
+    assert wait * 1000 - 8000 < waits <= wait * 1000 + 1
 
 
 @pytest.mark.parametrize("script", REQUESTS)

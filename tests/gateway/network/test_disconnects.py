@@ -33,10 +33,9 @@ def connect(world: World, token: str, body: dict) -> socket.socket:
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def impatient() -> Iterator[World]:
     """A gateway that reads on for only a moment after the caller left."""
-    directory = tmp_path_factory.mktemp("impatient")
-    with world_of(directory, GATEWAY_DRAIN_TIMEOUT="0.3") as world:
+    with world_of(GATEWAY_DRAIN_TIMEOUT="0.3") as world:
         yield world
 
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import pytest
 
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, messages_body, world_of
 from tests.gateway.fake_provider import SSE_HEADERS, Script, default_script, messages_stream
@@ -22,7 +21,6 @@ PER_MINUTE = 30
 @pytest.fixture(scope="module")
 def _narrow() -> Iterator[World]:
     with world_of(
-        suite.DIRECTORY / "narrow-gateway",
         GATEWAY_MAX_BODY_BYTES=str(LARGEST),
         GATEWAY_BODY_BUDGET=str(BUDGET),
         GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),

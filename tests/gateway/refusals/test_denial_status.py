@@ -9,7 +9,6 @@ from environs import EnvError
 from gateway.errors import Dialect, Refusal
 from gateway.refusals import denial_status
 from gateway.settings import read_denial_status
-from tests import settings as suite
 from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_tollgate import RESETS_AT, FakeProject
@@ -196,7 +195,6 @@ def test_every_denial_has_the_chosen_status(world, reason, wish, status) -> None
 def chosen() -> Iterator[World]:
     """A gateway whose operator chose the statuses."""
     with world_of(
-        suite.DIRECTORY / "denial-status",
         GATEWAY_DENIAL_STATUS="messages=402, responses=402",
     ) as world:
         yield world

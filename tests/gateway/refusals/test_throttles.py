@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_provider import default_script
@@ -21,7 +20,6 @@ PER_MINUTE = 40
 def strict() -> Iterator[World]:
     """A gateway that allows few requests per minute."""
     with world_of(
-        suite.DIRECTORY / "strict-gateway",
         GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),
         GATEWAY_MAX_CONCURRENT="5",
     ) as world:

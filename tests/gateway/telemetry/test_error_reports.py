@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog
@@ -74,8 +73,8 @@ def test_a_task_of_the_event_loop_that_nobody_awaited_is_reported(sentry, report
     assert functions(report)[-1] == "fail"
 
 
-def test_a_gateway_reports_its_errors_without_the_call(sentry: FakeSentry, tmp_path: Path) -> None:
-    with world_of(tmp_path, SENTRY_DSN=sentry.dsn, SENTRY_ENVIRONMENT="staging") as world:
+def test_a_gateway_reports_its_errors_without_the_call(sentry: FakeSentry) -> None:
+    with world_of(SENTRY_DSN=sentry.dsn, SENTRY_ENVIRONMENT="staging") as world:
         answer = message(messages_usage(output_tokens=10_000))
         world.provider.script = lambda _: json_script(answer)
         token = world.tollgate.token(world.tollgate.project(credits=100))

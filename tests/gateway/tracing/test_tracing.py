@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import Script, default_script
@@ -72,7 +71,6 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def _traced(collector: Collector) -> Iterator[World]:
     with world_of(
-        suite.DIRECTORY / "traced-gateway",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
     ) as world:
@@ -219,12 +217,11 @@ def test_without_a_collector_opentelemetry_is_not_imported() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-def test_otel_variables_name_the_service_and_the_collectors_key(tmp_path) -> None:
+def test_otel_variables_name_the_service_and_the_collectors_key() -> None:
     key = "the-key-of-the-collector"
     with (
         Collector() as collector,
         world_of(
-            tmp_path,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
             OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{key},{key} {key}",
             OTEL_SERVICE_NAME="gateway-of-the-north",
@@ -244,9 +241,8 @@ def test_otel_variables_name_the_service_and_the_collectors_key(tmp_path) -> Non
         assert key not in log
 
 
-def test_an_unreachable_collector_fails_no_call(tmp_path) -> None:
+def test_an_unreachable_collector_fails_no_call() -> None:
     with world_of(
-        tmp_path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
         OTEL_BSP_SCHEDULE_DELAY="50",
