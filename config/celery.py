@@ -20,6 +20,8 @@ from kombu.transport.virtual import QoS
 from projects.metrics_server import serve_metrics
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+# Celery would run Django's system checks, load every page for them, and ignore what they find.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,3 @@ class ProjectsConfig(AppConfig):
 
     name = "projects"
     verbose_name = "People and keys"
-
-    def ready(self) -> None:
-        """Register the names of our authentication schemes in the OpenAPI document."""
-        from projects import openapi  # noqa: F401

@@ -7,10 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from django.contrib.admin import site
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
+from billing.models import Limit
 from coding_tasks.agent_worker.exchange import Exchange
 from projects.redis_connection import redis_connection
 
@@ -140,3 +142,10 @@ def test_an_agent_worker_without_a_sandbox_is_warned_of(found, redis_client, set
     assert found(deploy=True) == []
     exchange.put_report("bare", {"sandbox": "user namespaces are forbidden", "agents": {}})
     assert found(deploy=True) == ["tollgate.W004"]
+
+
+def test_a_mistake_in_a_page_of_the_admin_is_found(monkeypatch):
+    call_command("check", tags=["admin"])
+    monkeypatch.setattr(type(site.get_model_admin(Limit)), "list_display", ["nobody knows this"])
+    with pytest.raises(SystemCheckError, match="nobody knows this"):
+        call_command("check", tags=["admin"])
