@@ -3,7 +3,6 @@
 import uuid
 
 import pytest
-from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
@@ -13,9 +12,10 @@ from projects import credentials
 from projects.models import Organization, PersonalAPIKey, Project, SlackWorkspace, User
 from projects.named_search import NamedSearch, looks_like_id
 from tests.billing.world import book, usage_event
+from tests.config.admin_pages import ADMIN_PAGES
 
 pytestmark = pytest.mark.django_db
-SEARCHED = [page for page in admin.site._registry.values() if page.search_fields]
+SEARCHED = [page for page in ADMIN_PAGES if page.search_fields]
 
 
 @pytest.fixture

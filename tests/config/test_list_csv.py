@@ -4,7 +4,6 @@ import re
 from html import unescape
 
 import pytest
-from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
@@ -13,6 +12,7 @@ from billing.allowances.limits import set_limit
 from projects.models import User
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
+from tests.config.admin_pages import ADMIN_PAGES
 from tests.config.test_usage_tables import csv_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -31,7 +31,7 @@ def project():
     return project
 
 
-@pytest.mark.parametrize("page", admin.site._registry.values(), ids=str)
+@pytest.mark.parametrize("page", ADMIN_PAGES, ids=str)
 def test_every_list_has_its_file(admin_client, project, page):
     answer = admin_client.get(address(page.opts.label_lower))
     assert answer.status_code == 200

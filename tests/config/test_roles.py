@@ -1,7 +1,6 @@
 """The groups that are shipped: finance changes nothing, credits managers manage credits."""
 
 import pytest
-from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
 from django.core.management.sql import emit_post_migrate_signal
 from django.test import RequestFactory
@@ -13,6 +12,7 @@ from console.roles import CREDITS_MANAGERS, FINANCE, ROLES
 from projects.models import User
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, usage_event
+from tests.config.admin_pages import ADMIN_PAGES
 from tests.config.test_usage_tables import page as table_page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -75,7 +75,7 @@ def changes_of(user) -> set[str]:
     request.user = user
     return {
         f"{verb} {page.opts.label_lower}"
-        for page in admin.site._registry.values()
+        for page in ADMIN_PAGES
         for verb in ("add", "change", "delete")
         if getattr(page, f"has_{verb}_permission")(request)
     }
