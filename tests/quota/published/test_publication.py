@@ -269,6 +269,16 @@ def test_a_project_that_is_not_published_is_a_mismatch_only_if_it_should_be_limi
         ]
 
 
+def test_a_mismatch_is_found_behind_a_project_without_rows(accounts, project, other_project):
+    accounts.limit()
+    state = accounts.allow()
+    rows = SetMember.objects.filter(resource=AI_CREDITS)
+    rows.filter(token=project.api_token).delete()
+    rows.filter(token=other_project.api_token).update(limited_until=FAR_FUTURE)
+    [sentence] = find_mismatches([state]).values()
+    assert sentence.startswith(f"project {other_project.pk} is published as ")
+
+
 def test_a_block_of_a_token_that_belongs_to_no_project_is_found(accounts, project):
     state = accounts.allow()
     assert find_mismatches([state]) == {}

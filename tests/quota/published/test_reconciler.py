@@ -107,6 +107,23 @@ def test_a_published_block_that_somebody_removed_is_restored(
     assert repairs() == before + 1
 
 
+def test_blocks_of_several_organizations_are_restored_at_once(
+    accounts, project, stranger, redis_client
+):
+    accounts.limit()
+    Accounts(stranger.organization, version=1).limit()
+    redis_client.delete(LIMITS)
+    comparison.compare_blocks()
+    assert contents(redis_client).keys() == {project.api_token, stranger.api_token}
+
+
+def test_a_member_without_its_entry_is_pushed_again(accounts, project, redis_client):
+    accounts.limit()
+    redis_client.hdel(published_key(AI_CREDITS), project.api_token)
+    comparison.compare([(project.organization_id, AI_CREDITS)])
+    assert redis_client.hexists(published_key(AI_CREDITS), project.api_token)
+
+
 def test_a_deleted_set_is_restored_before_the_marker_is_renewed(
     accounts, project, reconciler, redis_client, caplog
 ):
@@ -583,6 +600,21 @@ def test_it_ticks_once_a_second_and_less_often_while_ticks_fail(accounts, monkey
     Reconciler().run(Stop())
     assert pauses == [0.75, 1.25, 1.75, 1.75, 0.05]
     assert quota_redis.health.disruptions == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tick_begins_with_a_connection_that_works(monkeypatch):
+    stop, failed = threading.Event(), []
+
+    def tick(self):
+        failed.append(connection.errors_occurred)
+        stop.set()
+
+    monkeypatch.setattr(Reconciler, "tick", tick)
+    connection.ensure_connection()
+    connection.errors_occurred = True
+    Reconciler().run(stop)
+    assert failed == [False]
 
 
 @pytest.fixture
