@@ -205,7 +205,7 @@ def test_junk_ends_nothing(socket_slack, junk):
 def test_several_listeners_share_the_events_without_doubles(socket_slack):
     with listeners(socket_slack, 3):
         kept(socket_slack, *(socket_slack.post() for _ in range(12)))
-        assert SlackSocket.objects.count() == 3
+        wait_until(lambda: SlackSocket.objects.count() == 3, what="the reports of all")
     assert not SlackSocket.objects.exists()
 
 
