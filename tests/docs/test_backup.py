@@ -153,7 +153,22 @@ class System:
 
 
 @pytest.fixture
-def system(redis_client, tmp_path: Path, monkeypatch) -> Iterator[System]:
+def own_database(transactional_db, tmp_path: Path, monkeypatch) -> Iterator[None]:
+    """On SQLite, use a file that no thread of an earlier test has open."""
+    if suite.ON_POSTGRES:
+        yield
+        return
+    name = str(tmp_path / "own.sqlite3")
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [name])
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "NAME", name)
+    yield
+    connection.close()
+
+
+@pytest.fixture
+def system(own_database, redis_client, tmp_path: Path, monkeypatch) -> Iterator[System]:
     url = f"sqlite:///{connection.settings_dict['NAME']}"
     if suite.ON_POSTGRES:
         url = server_url(connection.settings_dict["NAME"])
