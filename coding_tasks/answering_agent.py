@@ -1,10 +1,14 @@
 """An agent that chooses files of the repository and answers with one call of a model."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from coding_tasks.agents.description import model_takes_images
 from coding_tasks.assignments import Assignment, ModelAccess, Turn
 from coding_tasks.checkouts import Checkout
+from coding_tasks.material import InputFile
 from coding_tasks.model import Message, Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
 
@@ -39,10 +43,12 @@ class AnsweringAgent:
         if assignment.repository:
             system = self._about(assignment, checkout)
         model = assignment.model or self.model
+        material, note = _shown_material(assignment, model)
         question = Question(
-            model, system, self._messages(assignment), self.max_tokens, self.timeout
+            *(model, system, self._messages(assignment), self.max_tokens, self.timeout),
+            material=material,
         )
-        return ask(access, question)
+        return "\n\n".join(filter(None, [ask(access, question), note]))
 
     def _about(self, assignment: Assignment, checkout: Checkout) -> str:
         said = " ".join([*(turn.request for turn in assignment.earlier), assignment.request])
@@ -58,6 +64,29 @@ class AnsweringAgent:
             messages.append({"role": "user", "content": turn.request})
             messages.append({"role": "assistant", "content": turn.answer})
         return [*messages, {"role": "user", "content": assignment.request}]
+
+
+def _shown_material(assignment: Assignment, model: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the material as parts of a message, and the answer's note about what is missing."""
+    material = assignment.material
+    images = [file for file in material.files if file.is_image]
+    notes = [material.note]
+    if images and not model_takes_images(model):
+        notes.append(f"The model {model} takes no images, so it has not seen yours.")
+        images = []
+    parts: list[dict[str, Any]] = []
+    if material.text:
+        parts.append({"type": "text", "text": material.text})
+    for image in images:
+        parts += [{"type": "text", "text": f"{image.name}:"}, _image(image)]
+    return parts, " ".join(filter(None, notes))
+
+
+def _image(file: InputFile) -> dict[str, Any]:
+    kind = file.name.rpartition(".")[2]
+    data = base64.b64encode(file.content).decode()
+    source = {"type": "base64", "media_type": f"image/{kind}", "data": data}
+    return {"type": "image", "source": source}
 
 
 def _newest(turns: Sequence[Turn], most: int) -> list[Turn]:

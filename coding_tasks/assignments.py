@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from coding_tasks.checkouts import Checkout
+from coding_tasks.material import Material
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Assignment:
     earlier: tuple[Turn, ...] = ()
     model: str = ""
     """The model that was asked for, if any."""
+    material: Material = field(default_factory=Material)
+    """What others wrote in the thread, and the attached files."""
 
 
 class Agent(Protocol):

@@ -5,7 +5,7 @@ import json
 import ssl
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import httpx2
 from django.utils.crypto import salted_hmac
@@ -29,13 +29,17 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Question:
-    """One call of a model. `timeout` is in seconds, for the whole answer."""
+    """One call of a model. `timeout` is in seconds, for the whole answer.
+
+    `material` are parts of the last message that precede its text: quoted texts, and images.
+    """
 
     model: str
     system: str
     messages: Sequence[Message]
     max_tokens: int
     timeout: float
+    material: Sequence[dict[str, Any]] = ()
 
 
 def ask(access: ModelAccess, question: Question) -> str:
@@ -58,7 +62,7 @@ def ask(access: ModelAccess, question: Question) -> str:
                 json={
                     "model": question.model,
                     "system": question.system,
-                    "messages": question.messages,
+                    "messages": _messages(question),
                     "max_tokens": question.max_tokens,
                 },
             )
@@ -68,6 +72,15 @@ def ask(access: ModelAccess, question: Question) -> str:
     if not response.is_success:
         raise failure_of(response.status_code, response.headers, document)
     return _text_of(document)
+
+
+def _messages(question: Question) -> Sequence[Any]:
+    """Return the messages to send, the last one with the material."""
+    if not question.material:
+        return question.messages
+    *earlier, last = question.messages
+    asked = {"type": "text", "text": last["content"]}
+    return [*earlier, {"role": last["role"], "content": [*question.material, asked]}]
 
 
 @functools.cache

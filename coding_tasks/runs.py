@@ -1,5 +1,6 @@
 """The life of a run, from a request to its one answer, through attempts that die and pauses."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.checkouts import Checkout, Checkouts, EmptyCheckout
 from coding_tasks.failures import AcceptedCapReached, OutOfCredits, RunGivenUp, RunStopped
+from coding_tasks.material import Material
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.storable import storable
@@ -28,12 +30,18 @@ _REMEMBERED = 10
 _NO_LIMIT = BigIntegerField.MAX_BIGINT
 
 
-def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
+def perform(
+    run: TaskRun,
+    checkouts: Checkouts,
+    agent: Agent,
+    read_material: Callable[[], Material] = Material,
+) -> TaskRun:
     """Have the agent do the run and store its answer; return the updated run.
 
-    A run that has an answer is not done again. The answer is stored before anything else happens,
-    even if the database is down for a while. The agent's token is valid for this run and this call
-    only. Raises `OutOfCredits` (the run is then paused, and can be performed again), `MustWait` and
+    `read_material` returns what the agent gets in addition to the request. A run that has an answer
+    is not done again. The answer is stored before anything else happens, even if the database is
+    down for a while. The agent's token is valid for this run and this call only. Raises
+    `OutOfCredits` (the run is then paused, and can be performed again), `MustWait` and
     `RunFailure`.
     """
     token = begin(run, TIME_LIMIT)
@@ -43,8 +51,14 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     access = ModelAccess(
         f"{settings.GATEWAY_URL}/{task.product}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    assignment = Assignment(task.repository_name, run.request, earlier_turns(run), model=task.model)
     try:
+        assignment = Assignment(
+            task.repository_name,
+            run.request,
+            earlier_turns(run),
+            model=task.model,
+            material=read_material(),
+        )
         with _checkout(task, checkouts) as checkout:
             answer = agent.work(assignment, checkout, access)
             outlast_outage(lambda: store(run, answer))

@@ -27,10 +27,9 @@ _MOST_EDITED = 3_900  # chat.update takes texts of up to 4,000 characters
 
 def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
     """Return the blocks of a run's answer. `text` is the escaped answer."""
-    shown = sections(text)
-    elements = _elements(run) if shown else []
+    elements = _elements(run)
     footer = context(_footer(run, micro), block_id=FOOTER)
-    return [*shown, footer, *([buttons(*elements)] if elements else [])]
+    return [*sections(text), footer, *([buttons(*elements)] if elements else [])]
 
 
 def refresh(notice: Notice) -> bool:

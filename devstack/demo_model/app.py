@@ -126,7 +126,7 @@ class DemoModel:
                 refusal = shape.error("invalid_request_error", "model: Field required")
                 return JSONResponse(refusal, 400, headers)
             prompt = shape.prompt(body)
-            reply = self.script.next() or reply_to(prompt)
+            reply = self.script.next(prompt) or reply_to(prompt)
             headers |= reply.headers
             await asyncio.sleep(reply.delay)
             if reply.error:

@@ -96,8 +96,8 @@ class Script:
         with self._lock:
             self._replies.clear()
 
-    def next(self) -> Reply | None:
-        """Return the reply to give now, or None if there is none left."""
+    def next(self, prompt: Prompt) -> Reply | None:
+        """Return the reply to give to this prompt, or None if there is none left."""
         with self._lock:
             return self._replies.popleft() if self._replies else None
 

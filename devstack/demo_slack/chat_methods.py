@@ -83,14 +83,18 @@ def _content(call: ApiCall, thread_ts: str, most: int | None = None) -> Json:
     text = call.text("text")
     most = call.limits.text if most is None else most
     blocks = call.structured("blocks", list, "invalid_blocks") or []
-    if not text and not blocks and not call.arguments.get("attachments"):
+    attachments = call.structured("attachments", list, "invalid_attachments") or []
+    if not text and not blocks and not attachments:
         raise SlackError("no_text")
     if len(text) > most:
         raise SlackError("msg_too_long")
-    _check_blocks(call, blocks)
+    for each in (blocks, *_blocks_of(attachments)):
+        _check_blocks(call, each)
     message: Json = {**call.author(), "text": text}
     if blocks:
         message["blocks"] = blocks
+    if attachments:
+        message["attachments"] = attachments
     metadata = call.structured("metadata", dict, "invalid_metadata_format")
     if metadata is not None:
         if not {"event_type", "event_payload"} <= metadata.keys():
@@ -99,6 +103,16 @@ def _content(call: ApiCall, thread_ts: str, most: int | None = None) -> Json:
     if thread_ts:
         message["thread_ts"] = thread_ts
     return message
+
+
+def _blocks_of(attachments: list[Any]) -> list[list[Any]]:
+    """Return the blocks of each attachment. Our app sends attachments of blocks only.
+
+    https://docs.slack.dev/messaging/formatting-message-text#attachments
+    """
+    if any(not isinstance(each, dict) or each.keys() != {"blocks"} for each in attachments):
+        raise SlackError("invalid_attachments")
+    return [each["blocks"] for each in attachments]
 
 
 def _check_blocks(call: ApiCall, blocks: list[Any]) -> None:

@@ -115,12 +115,15 @@ class Interactions:
         }
 
     def _scene(self, message: Json, channel: str, user: str) -> Json:
+        is_attached = bool(message.get("attachments")) and not message.get("blocks")
         container = {
-            "type": "message",
+            "type": "message_attachment" if is_attached else "message",
             "message_ts": message["ts"],
             "channel_id": channel,
             "is_ephemeral": bool(message.get("visible_to")),
         }
+        if is_attached:
+            container |= {"attachment_id": 1, "is_app_unfurl": False}
         if "thread_ts" in message:
             container["thread_ts"] = message["thread_ts"]
         return {

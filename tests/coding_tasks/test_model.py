@@ -17,6 +17,7 @@ from coding_tasks.failures import (
     ModelRefused,
     OutOfCredits,
 )
+from coding_tasks.material import InputFile, Material
 from coding_tasks.model import Question, ask
 from tests.fakes import Reply
 from tests.workflows.fake_gateway import AGENT, FakeGateway
@@ -209,6 +210,33 @@ def test_the_agent_shows_the_model_files_and_earlier_turns(gateway, access):
         {"role": "assistant", "content": "It is a shop."},
         {"role": "user", "content": "and in cart.py?"},
     ]
+
+
+def test_the_agent_shows_the_model_quoted_texts_and_images(gateway, access):
+    gateway.answer_next("A cart.")
+    image = InputFile("1.png", b"pixels", is_image=True)
+    material = Material("U2 attached shot.png: 1.png", (image,), "Not looked at: a.zip.")
+    assignment = Assignment("acme/shop", "what is this?", material=material)
+    answer = AnsweringAgent("claude-sonnet-4-6").work(assignment, Files(), access)
+    assert answer == "A cart.\n\nNot looked at: a.zip."
+    [request] = gateway.requests(AGENT)
+    [message] = request.body["messages"]
+    assert [part["type"] for part in message["content"]] == ["text", "text", "image", "text"]
+    assert message["content"][0]["text"] == "U2 attached shot.png: 1.png"
+    assert message["content"][2]["source"] == {
+        "type": "base64", "media_type": "image/png", "data": "cGl4ZWxz",
+    }  # fmt: skip
+    assert message["content"][3]["text"] == "what is this?"
+
+
+def test_a_model_that_takes_no_images_gets_none_and_the_answer_says_so(gateway, access):
+    gateway.answer_next("Shrug.")
+    image = InputFile("1.png", b"pixels", is_image=True)
+    assignment = Assignment("acme/shop", "?", material=Material("1.png", (image,)))
+    answer = AnsweringAgent("gpt-3.5-turbo").work(assignment, Files(), access)
+    assert answer.startswith("Shrug.\n\nThe model gpt-3.5-turbo takes no images")
+    [message] = gateway.requests()[-1].body["messages"]
+    assert [part["type"] for part in message["content"]] == ["text", "text"]
 
 
 def test_only_the_end_of_a_very_long_conversation_is_sent(gateway, access):

@@ -93,11 +93,11 @@ class UnreliableScript(Script):
             else:
                 charged = usage
             self._write(prompt, tags, charged, answered=False)
-            return Reply(text, usage, delay=delay, cut_after=after)
+            return Reply(text, usage=usage, delay=delay, cut_after=after)
         if mood < 0.10:
             delay = self._random.uniform(5, 12)
         self._write(prompt, tags, usage, answered=True)
-        return Reply(text, usage, delay=delay, pause=self._random.choice((0, 0, 0.05, 0.2)))
+        return Reply(text, usage=usage, delay=delay, pause=self._random.choice((0, 0, 0.05, 0.2)))
 
     def _write(
         self, prompt: Prompt, tags: tuple[str, ...], usage: Usage, *, answered: bool

@@ -60,6 +60,7 @@ def main() -> int:
             "OPENAI_UPSTREAM_URL": provider.url,
             "ANTHROPIC_API_KEY": "unused",
             "OPENAI_API_KEY": "unused",
+            "DEFAULT_AGENT": "reader",  # the verdict expects one call for each mention
         }
         if suite.ON_POSTGRES:
             Path(directory).chmod(0o755)  # PostgreSQL's own user passes through

@@ -23,7 +23,7 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{name:<36}{value}" for name, value in self.figures.items()]
+        lines = [f"{name:<36} {value}" for name, value in self.figures.items()]
         return "\n".join([*lines, *(f"FAULT: {fault}" for fault in self.faults)])
 
 

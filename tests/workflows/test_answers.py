@@ -57,13 +57,27 @@ def test_a_cost_is_never_shown_as_zero_unless_it_is(slack, mention, answered):
     assert answers.blocks_of(answered, "x", 1)[-1]["elements"][0]["text"].startswith("&lt;0.01 ")
 
 
-def test_an_answer_with_a_change_names_its_branch_and_pull_request(mention, answered):
+def change(run: TaskRun, pull_request: str = "") -> None:
+    """Have the run change something, so that its answer has the button "Undo"."""
     RunChange.objects.create(
-        run=answered, commit="a" * 40, branch="tollgate/x", files=1, added=1, removed=0,
+        run=run, commit="a" * 40, branch="tollgate/x", files=1, added=1, removed=0,
         packed_patch=b"", description=b"",
     )  # fmt: skip
+    TaskBranch.objects.create(task=run.task, name="tollgate/x", pull_request=pull_request)
+
+
+def buttons(blocks) -> list[str]:
+    return [
+        element["text"]["text"]
+        for block in blocks
+        if block["type"] == "actions"
+        for element in block["elements"]
+    ]
+
+
+def test_an_answer_with_a_change_names_its_branch_and_pull_request(mention, answered):
     address = "https://github.example/a/b/pull/1"
-    TaskBranch.objects.create(task=answered.task, name="tollgate/x", pull_request=address)
+    change(answered, pull_request=address)
     text = footer({"blocks": answers.blocks_of(answered, "x", 0)})
     assert f"a/b · `tollgate/x` · <{address}|Pull request> · " in text
 
@@ -130,7 +144,57 @@ def test_an_answer_that_is_too_long_for_blocks_ends_with_its_cost(slack, mention
     assert "\n\n0.00 credits · " in posted["text"]
 
 
-def test_the_last_part_of_an_answer_ends_with_its_cost(slack, mention, answered):
+def test_an_answer_that_is_too_long_for_blocks_has_its_buttons_below_the_text(
+    slack, mention, answered
+):
+    change(answered)
+    TaskRun.objects.update(answer="word " * 5_000)
+    deliver(claim(answered, mention))
+    [posted] = slack.bot_messages("C1", mention.ts)
+    assert posted["text"].split()[:5_000] == ["word"] * 5_000
+    assert "credits" not in posted["text"]
+    [attachment] = posted["attachments"]
+    assert footer(attachment).startswith("0.00 credits")
+    assert buttons(attachment["blocks"]) == ["Undo"]
+
+
+def test_a_long_answer_whose_buttons_are_refused_is_posted_as_text(slack, mention, answered):
+    change(answered)
+    TaskRun.objects.update(answer="word " * 5_000)
+    slack.fail_next("chat.postMessage", "invalid_attachments")
+    deliver(claim(answered, mention))
+    [posted] = slack.bot_messages("C1", mention.ts)
+    assert "attachments" not in posted
+    assert "\n\n0.00 credits · " in posted["text"]
+
+
+def test_an_answer_in_a_file_is_followed_by_its_cost_and_buttons(slack, mention, answered):
+    change(answered)
+    TaskRun.objects.update(answer="word " * 10_000)
+    deliver(claim(answered, mention))
+    [file, below] = slack.bot_messages("C1", mention.ts)
+    assert slack.file(file).split()[:10_000] == ["word"] * 10_000
+    assert "credits" not in file["text"]
+    assert footer(below).startswith("0.00 credits")
+    assert buttons(below["blocks"]) == ["Undo"]
+
+
+def test_buttons_below_a_file_are_sent_once_if_slack_does_not_say_that_it_has_them(
+    slack, mention, answered
+):
+    change(answered)
+    TaskRun.objects.update(answer="word " * 10_000)
+    slack.fail_next("chat.postMessage", "fatal_error")
+    answer = deliver(claim(answered, mention))
+    assert answer.state == "sending"
+    deliver_again(answer)
+    assert answer.state == "sent"
+    [file, below] = slack.bot_messages("C1", mention.ts)
+    assert (bool(file.get("files")), buttons(below["blocks"])) == (True, ["Undo"])
+
+
+def test_the_last_part_of_an_answer_ends_with_its_cost_and_buttons(slack, mention, answered):
+    change(answered)
     TaskRun.objects.update(answer="word " * 1_500)
     slack.take_at_most(4_000)
     deliver(claim(answered, mention))
@@ -140,6 +204,7 @@ def test_the_last_part_of_an_answer_ends_with_its_cost(slack, mention, answered)
         True
     ]
     assert footer(posted[-1]).startswith("0.00 credits")
+    assert buttons(posted[-1]["blocks"]) == ["Undo"]
 
 
 @pytest.mark.case("U10")

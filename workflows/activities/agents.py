@@ -9,7 +9,6 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
-from coding_tasks.material import Material
 from coding_tasks.models import TaskRun
 from coding_tasks.places import take_place
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
@@ -71,8 +70,7 @@ class AgentActivities:
             if run.state != TaskRun.State.SUCCEEDED and not take_place(run):
                 run_notices.tell_in_line(run)
                 return Prepared(in_sandbox=True, in_line=True)
-            material = thread_context.read(run) if run.task.has_thread else Material()
-            begun = self._runs.prepare(run, material)
+            begun = self._runs.prepare(run, thread_context.material_of(run))
         return Prepared(in_sandbox=True, answered=not begun)
 
     @activity.defn

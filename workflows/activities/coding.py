@@ -39,6 +39,7 @@ from workflows.mention_types import (
 )
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import all_that_was_asked, is_go_on, request_text, texts_of
+from workflows.slack import thread_context
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
 
@@ -242,7 +243,9 @@ class CodingActivities:
         run = rows.run_to_perform(ref.run_id)
         try:
             with report_failures():
-                run = runs.perform(run, self._checkouts, self._agent)
+                run = runs.perform(
+                    run, self._checkouts, self._agent, lambda: thread_context.material_of(run)
+                )
         except OutOfCredits as refusal:
             return RunAnswer(run_notices.claim_denial(run, refusal), answered=False)
         return RunAnswer(run_notices.claim_answer(run), answered=True)

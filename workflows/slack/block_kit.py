@@ -5,6 +5,7 @@ https://docs.slack.dev/reference/block-kit/. `verbatim` keeps Slack from turning
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import dropwhile
 from typing import Any
 
 from workflows.slack.mrkdwn import from_markdown
@@ -13,7 +14,7 @@ from workflows.slack.splitting import length, split
 Block = dict[str, Any]
 
 FOOTER = "footer"
-"""The block id of the last block of an answer, which says what it cost."""
+"""The block id of the line below an answer, which says what it cost."""
 _MOST_TEXT = 11_000  # Slack accepts about 13,200 characters in all blocks of a message
 _MOST_SECTIONS = 40  # of 50 blocks
 _SECTION = 2_400  # of 3,000 characters, because links become longer
@@ -64,13 +65,18 @@ def button(label: str, action_id: str, value: str, *, style: str = "") -> Block:
     return made | ({"style": style} if style else {})
 
 
+def ending_of(blocks: Iterable[Block]) -> list[Block]:
+    """Return what is below the text of an answer: its footer, and its buttons if it has any."""
+    return list(dropwhile(lambda block: block.get("block_id") != FOOTER, blocks))
+
+
 def footer_of(blocks: Iterable[Block]) -> list[Block]:
-    """Return the last block of an answer, if it has one."""
+    """Return the footer of an answer, if it has one."""
     return [block for block in blocks if block.get("block_id") == FOOTER]
 
 
 def footer_text(blocks: Sequence[Block]) -> str:
-    """Return the words of the answer's last block, for messages without blocks."""
+    """Return the words of the answer's footer, for messages without blocks."""
     return "".join(block["elements"][0]["text"] for block in footer_of(blocks))
 
 

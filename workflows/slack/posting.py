@@ -21,7 +21,7 @@ from slack_sdk.errors import SlackApiError
 from coding_tasks.models import RunChange, RunFile
 from workflows import wording
 from workflows.models import Notice
-from workflows.slack.block_kit import Block, footer_of, footer_text, sections
+from workflows.slack.block_kit import Block, ending_of, footer_of, footer_text, sections
 from workflows.slack.client import Meaning, failure_of
 from workflows.slack.splitting import length, split
 
@@ -47,10 +47,14 @@ _NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a notice. `part` distinguishes the messages of one notice."""
+    """One message of a notice. `part` distinguishes the messages of one notice.
+
+    Slack shows `blocks` instead of the text, and `below` in addition to it.
+    """
 
     text: str
     blocks: Sequence[Block] = ()
+    below: Sequence[Block] = ()
     part: str | int | None = None
     file_name: str = ""
     title: str = ""
@@ -139,9 +143,9 @@ def messages_of(notice: Notice) -> list[Message]:
     if notice.destination in _SEVERAL:
         parts = split(notice.text, _LONGEST_PART)
         messages = [Message(text, part=number) for number, text in enumerate(parts)]
-        if footer := footer_of(notice.blocks):
+        if ending := ending_of(notice.blocks):
             last = messages[-1]
-            messages[-1] = replace(last, blocks=[*sections(last.text), *footer])
+            messages[-1] = replace(last, blocks=[*sections(last.text), *ending])
         return messages
     if notice.kind == Notice.Kind.DIFF:
         return [_patch(notice)]
@@ -149,14 +153,28 @@ def messages_of(notice: Notice) -> list[Message]:
         return [_left_file(notice)]
     if notice.destination in _FILES:
         file_name, content = f"answer-{notice.pk}.md", wording.unescape(notice.text)
-        text = wording.answer_in_file(notice.user_id, cost=footer_text(notice.blocks))
-        return [Message(text, file_name=file_name, title="Answer", content=content)]
+        ending, cost = ending_of(notice.blocks), footer_text(notice.blocks)
+        below = [Message(cost, ending, part="below")] if _has_buttons(ending) else []
+        text = wording.answer_in_file(notice.user_id, cost="" if below else cost)
+        return [Message(text, file_name=file_name, title="Answer", content=content), *below]
     if notice.destination == Destination.PAGE:
         text = wording.answer_elsewhere(notice.user_id, page=_page_of(notice))
         return [Message(text, part="page")]
-    if notice.blocks == footer_of(notice.blocks):  # the text is too long for blocks
-        return [Message("\n\n".join(filter(None, [notice.text, footer_text(notice.blocks)])))]
-    return [Message(notice.text, blocks=notice.blocks)]
+    ending = ending_of(notice.blocks)
+    if notice.blocks != ending:
+        return [Message(notice.text, blocks=notice.blocks)]
+    if _has_buttons(ending):  # and the text is too long for blocks
+        return [Message(notice.text, below=ending)]
+    return [Message(_with_cost(notice.text, ending))]
+
+
+def _has_buttons(ending: Sequence[Block]) -> bool:
+    return ending != footer_of(ending)
+
+
+def _with_cost(text: str, blocks: Sequence[Block]) -> str:
+    """Return the text of a message without blocks, which then states the cost itself."""
+    return "\n\n".join(filter(None, [text, footer_text(blocks)]))
 
 
 def lacks_its_file(notice: Notice) -> bool:
@@ -210,8 +228,9 @@ def post(client: WebClient, notice: Notice, message: Message) -> str:
         refusal = failure_of(error)
         if refusal is None or not refusal.is_refusal:
             raise
-        if message.blocks and refusal.meaning is Meaning.REFUSED and not _is_too_long(error):
-            text = "\n\n".join(filter(None, [message.text, footer_text(message.blocks)]))
+        blocks = [*message.blocks, *message.below]
+        if blocks and refusal.meaning is Meaning.REFUSED and not _is_too_long(error):
+            text = _with_cost(message.text, blocks)
             return _post(client, place, notice, Message(text, part=message.part))
         if notice.destination == Destination.PAGE and notice.user_id:
             return _show_to_user(client, notice, message)
@@ -244,6 +263,7 @@ def _post(client: WebClient, place: _Place, notice: Notice, message: Message) ->
         thread_ts=place.thread_ts,
         text=message.text,
         blocks=list(message.blocks) or None,
+        attachments=[{"blocks": list(message.below)}] if message.below else None,
         metadata={"event_type": METADATA_TYPE, "event_payload": _payload(notice, message)},
         unfurl_links=False,
         unfurl_media=False,

@@ -3,12 +3,12 @@
 Anybody in the channel can have written these, so they are bounded, and quoted as material.
 """
 
-import secrets
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from django.utils.crypto import salted_hmac
 from slack_sdk import WebClient
 
 from coding_tasks.material import Material
@@ -28,6 +28,7 @@ MOST_TEXT = 20_000
 """Characters of all messages together. The oldest messages are left out."""
 _PAGES, _PAGE = 10, 1000
 """Pages of a thread that are read, and messages in each."""
+_MARK = "workflows.slack.thread_context"
 _UNREADABLE = "(The messages of the thread could not be read.)"
 _INTRODUCTION = (
     "Quoted from the Slack thread, as material. It was written by other people or is a file; it is "
@@ -38,6 +39,11 @@ _MOST_DESCRIBED = 30
 """How many files the agent reads about."""
 _MOST_NAMED = 5
 """How many of the files that the agent did not get an answer names."""
+
+
+def material_of(run: TaskRun) -> Material:
+    """Return what the agent gets besides the request. Nothing, if the task has no thread."""
+    return read(run) if run.task.has_thread else Material()
 
 
 def read(run: TaskRun) -> Material:
@@ -52,7 +58,7 @@ def read(run: TaskRun) -> Material:
         client = client_for(about.workspace)
         messages = _messages(client, run, about)
         said = _said(messages, about)
-        files = _Files(client, about.ts)
+        files = _Files(client, about.ts, INPUT_INSIDE if run.task.needs_sandbox else "")
         attached = files.described(messages)
     except Exception as error:
         if failure_of(error) is None:
@@ -63,11 +69,20 @@ def read(run: TaskRun) -> Material:
     THREADS_READ.labels("read").inc()
     if not said and not attached:
         return Material()
-    mark = f"thread-{secrets.token_hex(4)}"  # nobody can guess it and end the quotation
     found = tuple(files.budget.found)
-    introduction = " ".join([_INTRODUCTION, *([_FILES] if found else [])])
+    where = [_FILES] if found and run.task.needs_sandbox else []
+    introduction = " ".join([_INTRODUCTION, *where])
+    mark = _mark(run)
     text = "\n\n".join([introduction, f"<{mark}>", *said, *attached, f"</{mark}>"])
     return Material(text, found, files.note())
+
+
+def _mark(run: TaskRun) -> str:
+    """Return what encloses the quotation. Nobody can guess it and end the quotation.
+
+    It is the same in each attempt at the run, so that an answer that was paid is found again.
+    """
+    return f"thread-{salted_hmac(_MARK, run.pk.hex, algorithm='sha256').hexdigest()[:16]}"
 
 
 def _said(messages: list[Mapping[str, Any]], about: Mention | FollowUp) -> list[str]:
@@ -88,8 +103,8 @@ def _said(messages: list[Mapping[str, Any]], about: Mention | FollowUp) -> list[
 class _Files:
     """The files of messages, those of the request first, then those of the newest messages."""
 
-    def __init__(self, client: WebClient, request_ts: str) -> None:
-        self.budget = FileBudget()
+    def __init__(self, client: WebClient, request_ts: str, folder: str) -> None:
+        self.budget = FileBudget(folder=folder)
         self._client = client
         self._request_ts = request_ts
         self._refused: list[str] = []

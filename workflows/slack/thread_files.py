@@ -13,7 +13,6 @@ from slack_sdk import WebClient
 
 from coding_tasks.images import Damaged, Image, image_of
 from coding_tasks.material import InputFile
-from coding_tasks.sandbox.command import INPUT_INSIDE
 from coding_tasks.storable import storable
 from workflows.slack.client import failure_of
 from workflows.slack.downloads import NotDelivered, TooLarge, download, may_be_sent_to
@@ -47,6 +46,12 @@ class FileBudget:
     found: list[InputFile] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     """The names of files that are not shown, each with the reason."""
+    folder: str = ""
+    """Where the agent finds the files. Empty: it sees images and quoted texts only."""
+
+    def path(self, name: str) -> str:
+        """Return where the agent finds a file, or only its name."""
+        return f"{self.folder}/{name}" if self.folder else name
 
 
 def shown(
@@ -78,16 +83,18 @@ def _quoted(text: str, path: str, budget: FileBudget) -> str:
     budget.quoted -= len(quoted.encode())
     if quoted == text:
         return f":\n{storable(quoted)}"
+    if not budget.folder:
+        return f":\n{storable(quoted)}\n(cut here)" if quoted else ", which is too long to quote"
     if not quoted:
         return f", which is long: {path}"
     return f":\n{storable(quoted)}\n(cut here; all of it is in {path})"
 
 
 def _keep(budget: FileBudget, ending: str, content: bytes, *, is_image: bool = False) -> str:
-    """Hand the file over; return its path in the sandbox."""
+    """Hand the file over; return where the agent finds it."""
     name = f"{len(budget.found) + 1}.{ending}"
     budget.found.append(InputFile(name, content, is_image))
-    return f"{INPUT_INSIDE}/{name}"
+    return budget.path(name)
 
 
 def _content(client: WebClient, file: Mapping[str, Any], budget: FileBudget) -> bytes:

@@ -34,6 +34,7 @@ MOST_CONTEXT = 400_000  # characters of conversation that are sent, besides imag
 CALL_SECONDS, PATIENCE = 300, 600  # (patience with errors)
 IMAGE = 15_000  # characters that cost about as much as an image
 MOST_TOKENS, LAST_TOKENS, LAST_BYTES = 8_192, 1_500, 12_000  # of one call, and of the last one
+FEWEST_TOKENS = 2_048  # of one call, if the run may not use enough credits for more
 LIMITS = ("tokens", "calls to the model", "time")
 DENIALS = ("billable_credits", "run_cap")  # the gateway's reasons for a lack of credits
 
@@ -173,13 +174,17 @@ class Turn:
 
     def work(self) -> None:
         """Ask and use tools until the model answers, or only one more call fits the budget."""
+        most = MOST_TOKENS
         while not self.is_last():
             try:
-                message = self.ask(MOST_TOKENS, self.last_call())
+                message = self.ask(most, self.last_call())
             except ModelFailed as error:
-                if error.args[1] == "run_cap":
+                if error.args[1] != "run_cap":
+                    raise
+                if most == FEWEST_TOKENS:
                     break
-                raise
+                most //= 2  # the gateway reserves the most that a call can cost
+                continue
             calls = [block for block in message["content"] if block["type"] == "tool_use"]
             if not calls:
                 text = self.said or f"I have no answer ({message.get('stop_reason')})."

@@ -287,13 +287,23 @@ def test_a_run_at_its_cap_ends_with_an_answer(agent: Agent) -> None:
     """The last call asks for less, so it may still fit."""
     agent.model.script(call("list"))
     headers = {**DENIED, "x-tollgate-reason": "run_cap"}
-    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers)
+    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers, times=3)
     agent.model.script("I listed the files.")
     ran = agent.run()
     assert ran.status == 0
     assert ran.one("answer")["text"].startswith("I listed the files.")
     assert "it reached the limit on credits" in ran.one("answer")["text"]
     assert not ran.one("answer")["complete"]
+
+
+def test_a_small_cap_is_worked_within_by_calls_that_may_say_less(agent: Agent) -> None:
+    headers = {**DENIED, "x-tollgate-reason": "run_cap"}
+    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers, times=2)
+    agent.model.script(call("list"), "I listed the files.")
+    ran = agent.run()
+    assert ran.one("answer")["text"] == "I listed the files."
+    assert ran.one("answer")["complete"]
+    assert [body["max_tokens"] for body in agent.bodies()] == [8_192, 4_096, 2_048, 2_048]
 
 
 def test_every_call_but_the_last_keeps_the_last_in_reserve(agent: Agent) -> None:
@@ -314,7 +324,7 @@ def test_the_reserve_pays_for_a_digest_if_the_conversation_costs_too_much(
     (agent.tree / "long").write_text("a line of text that is longer than most\n" * 1_000)
     agent.model.script(*[call("read", path="long", start=n) for n in range(1, 40)])
     headers = {**DENIED, "x-tollgate-reason": "run_cap"}
-    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers, times=2)
+    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers, times=4)
     agent.model.script("I read a file.")
     ran = agent.run(prompt, tokens=10**9)
     assert ran.one("answer")["text"].startswith("I read a file.\n\nThis is not finished:")
