@@ -292,7 +292,7 @@ class World:
 
         from billing.allowances.limits import set_limit
         from billing.organizations import create_organization, create_project
-        from projects.credentials import issue_personal_api_key, mint_run_token
+        from projects.authentication.credentials import issue_personal_api_key, mint_run_token
         from projects.models import SlackWorkspace
         from quota.resources import AI_CREDITS
 

@@ -6,7 +6,7 @@ from django.db import transaction
 
 from billing import audit
 from billing.models import AuditEntry
-from projects.credentials import issue_personal_api_key, revoke_personal_api_key
+from projects.authentication.credentials import issue_personal_api_key, revoke_personal_api_key
 from projects.models import Organization, PersonalAPIKey, Project, User
 
 

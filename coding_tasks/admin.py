@@ -32,10 +32,10 @@ from coding_tasks.models import (
 )
 from coding_tasks.publishing import admin as publishing_admin
 from coding_tasks.publishing import changes_admin
-from coding_tasks.transcripts import transcript_of
-from projects.completed_list import CompletedList
-from projects.named_search import NamedSearch
-from projects.permitted_parts import PermittedParts
+from coding_tasks.turns.transcripts import transcript_of
+from projects.admin_parts.completed_list import CompletedList
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.permitted_parts import PermittedParts
 
 # Importing it registers its pages.
 __all__ = ["publishing_admin"]

@@ -11,14 +11,14 @@ from django.utils import timezone
 
 from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.reports.usage import usage_of_run
-from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
-from coding_tasks.checkouts import Checkout, Checkouts, EmptyCheckout
 from coding_tasks.failures import AcceptedCapReached, OutOfCredits, RunGivenUp, RunStopped
 from coding_tasks.material import Material
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
+from coding_tasks.reading.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
+from coding_tasks.reading.checkouts import Checkout, Checkouts, EmptyCheckout
 from coding_tasks.storable import storable
-from projects.credentials import mint_run_token, revoke_run_tokens
+from projects.authentication.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
 
 TIME_LIMIT = timedelta(minutes=15)

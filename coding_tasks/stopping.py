@@ -6,7 +6,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from coding_tasks.models import CodingTask, TaskRun
-from projects.credentials import revoke_run_tokens
+from projects.authentication.credentials import revoke_run_tokens
 
 
 @transaction.atomic

@@ -12,7 +12,7 @@ import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from coding_tasks.agent_readiness import agent_workers
+from coding_tasks.turns.agent_readiness import agent_workers
 from projects.redis_connection import redis_connection
 
 WEB = "web"

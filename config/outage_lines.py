@@ -45,7 +45,8 @@ def tone_down(record: logging.LogRecord) -> bool:
 
     Celery logs an error at each attempt to reach its broker, and beat logs a traceback.
 
-    The SDK's record of a failed activity is dropped, because `workflows.interceptors` logs it too.
+    The SDK's record of a failed activity is dropped, because `workflows.temporal.interceptors`
+    logs it too.
     """
     if hasattr(record, "outage"):
         return True  # another handler's filter was here

@@ -235,7 +235,7 @@ OAUTH2_PROVIDER = {
     "REFRESH_TOKEN_EXPIRE_SECONDS": int(timedelta(days=30).total_seconds()),
     "REFRESH_TOKEN_REUSE_PROTECTION": True,
     "OAUTH2_SERVER_CLASS": "oauthlib.oauth2.WebApplicationServer",  # no other grants
-    "OAUTH2_VALIDATOR_CLASS": "projects.oauth.ProjectBoundValidator",
+    "OAUTH2_VALIDATOR_CLASS": "projects.oauth.authorization.ProjectBoundValidator",
     "OIDC_ISS_ENDPOINT": PUBLIC_URL,  # the issuer of RFC 9207; OpenID Connect stays off
     "PKCE_REQUIRED": True,
     "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,  # hashed at rest
@@ -259,8 +259,8 @@ OAUTH2_PROVIDER = {
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "projects.authentication.ProjectCredentialAuthentication",
-        "projects.authentication.SessionPrincipalAuthentication",
+        "projects.authentication.schemes.ProjectCredentialAuthentication",
+        "projects.authentication.schemes.SessionPrincipalAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

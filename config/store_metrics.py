@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from coding_tasks.agent_readiness import agent_workers
+from coding_tasks.turns.agent_readiness import agent_workers
 from console import backlog
 from projects.redis_connection import redis_connection
 

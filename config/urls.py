@@ -8,9 +8,9 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from console.setup import pages as setup
 from console.threads import pages
-from projects import openapi  # noqa: F401 - names the authentication schemes in /api/schema/
-from projects.log_in_throttle import throttled
-from projects.oauth_metadata import authorization_server_metadata
+from projects.authentication import openapi  # noqa: F401 - names the authentication schemes in /api/schema/
+from projects.oauth.log_in_throttle import throttled
+from projects.oauth.metadata import authorization_server_metadata
 from quota.introspection import IntrospectionView
 
 admin.autodiscover()

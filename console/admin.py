@@ -26,15 +26,15 @@ from console.report_permissions import ORGANIZATION_USAGE
 from console.usage import pages
 from projects import revocation
 from projects.admin import MembershipInline
-from projects.models import Membership, Organization, Project
-from projects.named_search import NamedSearch
-from projects.permitted_parts import Link, PermittedParts
-from projects.second_look import (
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.permitted_parts import Link, PermittedParts
+from projects.admin_parts.second_look import (
     SecondLook,
     SecondLookAdmin,
     SecondLookForm,
     reason_for_switching,
 )
+from projects.models import Membership, Organization, Project
 from quota.moments import moment
 from quota.reason_words import in_words, state_in_words
 from quota.resources import AI_CREDITS, RESOURCES

@@ -14,7 +14,7 @@ from console.list_csv import list_as_csv
 from console.overview.page import overview_page
 from console.overview.records import grouped
 from console.overview.spending_csv import spending_csv
-from projects.log_in_throttle import throttled
+from projects.oauth.log_in_throttle import throttled
 
 _PARTS_OF_DATES = ("__year", "__month", "__day")
 

@@ -19,10 +19,10 @@ import projects.admin  # noqa: F401  it takes away the toolkit's own pages of th
 from billing import audit, personal_keys
 from billing.models import AuditEntry
 from billing.products import TITLES
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.second_look import SecondLook
 from projects.models import OAuthAccessToken, PersonalAPIKey, Project
-from projects.named_search import NamedSearch
 from projects.principal import SCOPES
-from projects.second_look import SecondLook
 
 
 class PersonalAPIKeyForm(forms.ModelForm[PersonalAPIKey]):

@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from console.csv_answer import csv_answer
-from projects.completed_list import CompletedList
+from projects.admin_parts.completed_list import CompletedList
 
 _CHUNK = 500
 _CHECKBOX = "action_checkbox"

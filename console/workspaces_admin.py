@@ -10,9 +10,9 @@ from django.http import HttpRequest
 
 from billing import audit
 from billing.models import AuditEntry
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.second_look import SecondLookAdmin, SecondLookForm, reason_for_switching
 from projects.models import RotatingToken, SlackWorkspace
-from projects.named_search import NamedSearch
-from projects.second_look import SecondLookAdmin, SecondLookForm, reason_for_switching
 
 
 class SlackWorkspaceForm(SecondLookForm):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 from devstack.bootstrap import check_web, create_demo_project, migrate
-from devstack.console import Console
 from devstack.default_agent import default_agent
 from devstack.env_file import write_env_file
-from devstack.linux import signal_when_parent_dies
 from devstack.programs import metrics_directory, server_programs, tollgate_programs
 from devstack.settings import SettingsError, Stack, read, refuse_taken_ports
-from devstack.supervisor import StackError, Supervisor
+from devstack.supervision.console import Console
+from devstack.supervision.linux import signal_when_parent_dies
+from devstack.supervision.supervisor import StackError, Supervisor
 from devstack.table import table
 from devstack.temporal_file import reset_or_refuse_damaged
 

@@ -6,4 +6,4 @@ This installs what `make screenshots` installs, and has axe-core examine every p
 from devstack.screenshots import become
 
 if __name__ == "__main__":
-    become("tests/config/accessibility.py", "-s", "--timeout", "900")
+    become("tests/console/accessibility.py", "-s", "--timeout", "900")

@@ -13,7 +13,7 @@ from devstack.environment import DJANGO, WEB
 from devstack.private_file import write_private
 from devstack.servers import Program
 from devstack.settings import Stack
-from devstack.supervisor import StackError, Supervisor
+from devstack.supervision.supervisor import StackError, Supervisor
 
 ORGANIZATION = "Acme"
 PROJECT = "Acme coding bot"

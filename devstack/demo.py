@@ -66,7 +66,7 @@ def running_stack(directory: Path) -> Iterator["Tour"]:
     python = [sys.executable, "-m"]
     with log.open("wb") as output:
         stack = subprocess.Popen(
-            [*python, "devstack.child", str(os.getpid()), *python, "devstack"],
+            [*python, "devstack.supervision.child", str(os.getpid()), *python, "devstack"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -33,4 +33,4 @@ def become(tests: str, *options: str, **environment: str) -> None:
 
 
 if __name__ == "__main__":
-    become("tests/config/test_in_browser.py", SCREENSHOTS=str(DIRECTORY))
+    become("tests/console/test_in_browser.py", SCREENSHOTS=str(DIRECTORY))

@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from oauth2_provider.admin import ApplicationAdmin
 
+from projects.admin_parts.named_search import NamedSearch
 from projects.models import (
     ChannelProject,
     Membership,
@@ -20,7 +21,6 @@ from projects.models import (
     OAuthRefreshToken,
     User,
 )
-from projects.named_search import NamedSearch
 
 for model in (
     OAuthApplication,

@@ -3,8 +3,8 @@
 from django.urls import path
 from oauth2_provider.views import RevokeTokenView
 
-from projects.oauth import ConsentView, TokenView
-from projects.oauth_requests import with_oauth_errors
+from projects.oauth.authorization import ConsentView, TokenView
+from projects.oauth.requests import with_oauth_errors
 
 urlpatterns = [
     path("authorize/", with_oauth_errors(ConsentView.as_view()), name="oauth-authorize"),

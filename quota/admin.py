@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from projects.named_search import NamedSearch
+from projects.admin_parts.named_search import NamedSearch
 from quota.models import SetMember
 from quota.published.limited_set import expires_at
 from quota.reason_words import WORDS, in_words

@@ -14,10 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from projects import introspection
 from projects.api_answers import answers, mistake, problem, response_headers
-from projects.authentication import ServiceTokenAuthentication
-from projects.permissions import IsService
+from projects.authentication import introspection
+from projects.authentication.permissions import IsService
+from projects.authentication.schemes import ServiceTokenAuthentication
 from projects.principal import Principal
 from quota.state import QuotaUnknown, ServiceQuestion, service_fields, standings
 

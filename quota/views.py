@@ -15,13 +15,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from projects import credential_cache, query
-from projects.authentication import (
+from projects.authentication.permissions import IsService, covered_project, has_any_scope
+from projects.authentication.schemes import (
     ServiceTokenAuthentication,
     SessionPrincipalAuthentication,
     UnconfirmedCredentialAuthentication,
     confirm,
 )
-from projects.permissions import IsService, covered_project, has_any_scope
 from projects.principal import (
     LLM_GATEWAY_READ,
     PROJECT_READ,

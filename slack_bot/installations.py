@@ -8,8 +8,8 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from projects import rotating_tokens
 from projects.models import ChannelProject, Project, SlackWorkspace
+from projects.slack import rotating_tokens
 from slack_bot.events import Installation, Uninstalled
 
 log = structlog.get_logger(__name__)

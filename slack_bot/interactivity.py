@@ -30,24 +30,18 @@ from slack_bot.payloads import (
     timestamp,
 )
 from slack_bot.signature import signed_by_slack
-from workflows import (
-    client,
-    confirmations,
-    notices,
-    other_repository,
-    participants,
-    run_buttons,
-    undoing,
-    wording,
-)
+from workflows import notices, participants, wording
 from workflows.home import openings
 from workflows.intake import mentions, repeating, starting_anew, stop_orders
 from workflows.mention_types import NO_REPOSITORY, RepositoryChoice, workflow_id
+from workflows.messages import other_repository, run_buttons
 from workflows.models import Mention, Notice
 from workflows.progress import stop_button
 from workflows.quotes import answering
 from workflows.quotes import buttons as quote_buttons
+from workflows.results import confirmations, undoing
 from workflows.slack import picker
+from workflows.temporal import client
 
 _PICKERS = (picker.ACTION_ID, picker.START_ANEW_ACTION_ID)
 
@@ -132,7 +126,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
 
 
 def _agree(payload: dict[str, Any]) -> bool:
-    """Take a click on the button of `workflows.confirmations`; return whether it was one."""
+    """Take a click on the button of `results.confirmations`; return whether it was one."""
     click = action_of(payload, confirmations.ACTION_ID)
     if not click:
         return False

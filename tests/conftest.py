@@ -43,7 +43,7 @@ LONGEST = [
     "slack_bot/test_socket_mode.py",
     "workflows/activities/test_waits.py",
     "workflows/test_mention.py",
-    "workflows/test_worker_killed.py",
+    "workflows/temporal/test_worker_killed.py",
     "config/test_web_server.py",
     "workflows/quotes/test_asking_first.py",
     "gateway/test_crashes.py",

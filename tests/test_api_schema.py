@@ -18,7 +18,7 @@ from billing.allowances.limits import set_limit
 from billing.organizations import create_organization, create_project
 from config import api_document
 from config.wsgi import application
-from projects import credentials
+from projects.authentication import credentials
 from quota.resources import AI_CREDITS, MICRO
 from tests.examples import examples
 from tests.lazy_module import LazyModule

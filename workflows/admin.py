@@ -16,11 +16,11 @@ from django.utils.html import format_html
 from billing.admin.allowances import CreditsField
 from billing.admin.read_only import credits_column
 from billing.credits import display, exact
-from projects.channel_projects import projects_of_channels
-from projects.completed_list import CompletedList
+from projects.admin_parts.completed_list import CompletedList
+from projects.admin_parts.named_search import NamedSearch
 from projects.models import ChannelProject
-from projects.named_search import NamedSearch
-from projects.slack_names import SlackId, names_of
+from projects.slack.channel_projects import projects_of_channels
+from projects.slack.names import SlackId, names_of
 from quota.reason_words import with_reasons_in_words
 from workflows import participants_admin
 from workflows.models import (

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from coding_tasks import agent_runs, stopping
+from coding_tasks import stopping
 from coding_tasks.models import (
     AcceptedRequest,
     CodingTask,
@@ -19,12 +19,14 @@ from coding_tasks.models import (
     TaskRun,
 )
 from coding_tasks.publishing.branches import erase_changes
-from projects import slack_names
+from coding_tasks.turns import agent_runs
 from projects.models import SlackWorkspace, User
-from workflows import client, closing
+from projects.slack import names as slack_names
+from workflows import closing
 from workflows.agent_sessions import showing
 from workflows.credit_requests import resuming
 from workflows.models import ERASED, FollowUp, HomeTab, Mention, Notice, ThreadReply
+from workflows.temporal import client
 
 _WHY = "erased"
 

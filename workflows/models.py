@@ -5,8 +5,8 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
-from coding_tasks.assignments import trace_of
 from coding_tasks.models import TaskRun
+from coding_tasks.reading.assignments import trace_of
 from projects.models import Project, SlackWorkspace, User
 from workflows.mention_types import workflow_id
 

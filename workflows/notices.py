@@ -23,7 +23,8 @@ from billing.credits import display
 from billing.reports.usage import given_back_to_task_runs, usage_of_run
 from coding_tasks.models import RunChange, TaskRun
 from projects.hints import run_soon
-from workflows import answers, edits, thread_order, wording
+from workflows import wording
+from workflows.messages import answers, edits, thread_order
 from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import InThread

@@ -16,8 +16,9 @@ from django.utils import timezone
 from coding_tasks.models import CodingTask, TaskParticipant
 from coding_tasks.threads import lock_active_task
 from projects.models import SlackWorkspace
-from workflows import closing, edits, notices, wording
+from workflows import closing, notices, wording
 from workflows.mention_types import ANOTHERS_TASK
+from workflows.messages import edits
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import of_thread
 from workflows.slack.block_kit import Block, button, buttons, section

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from coding_tasks.models import TaskParticipant
-from projects.named_search import NamedSearch
+from projects.admin_parts.named_search import NamedSearch
 from workflows import participants, wording
 from workflows.intake import mentions
 from workflows.slack import access

@@ -20,18 +20,10 @@ from coding_tasks import runs
 from coding_tasks.failures import RepositoryBusy
 from coding_tasks.models import ChangeUndo, RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
-from projects import rotating_tokens
 from projects.hints import run_soon
+from projects.slack import rotating_tokens
 from quota.gate import QuotaUnknown
-from workflows import (
-    answers,
-    client,
-    confirmations,
-    credit_notices,
-    notices,
-    undoing,
-    unfinished,
-)
+from workflows import credit_notices, notices, unfinished
 from workflows.agent_sessions import showing as showing_sessions
 from workflows.api import running
 from workflows.credit_requests import resuming
@@ -39,12 +31,15 @@ from workflows.credit_requests.messages import tell_not_delivered
 from workflows.home import openings
 from workflows.home import publishing as home_tabs
 from workflows.intake import follow_ups, mentions, replies
+from workflows.messages import answers
 from workflows.models import CreditRequest, HomeTab, Notice, RunQuote, ThreadReply
 from workflows.notices import DELIVER_NOTICE
 from workflows.progress import showing
 from workflows.quotes import ending
 from workflows.recovery import lost_mentions, lost_tasks
+from workflows.results import confirmations, undoing
 from workflows.slack import names, pauses, token_rotation
+from workflows.temporal import client
 
 log = structlog.get_logger(__name__)
 

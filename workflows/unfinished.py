@@ -10,9 +10,11 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from temporalio.client import WorkflowExecutionStatus
 
-from coding_tasks import agent_runs, threads
+from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
-from workflows import closing, notices, run_buttons, wording
+from coding_tasks.turns import agent_runs
+from workflows import closing, notices, wording
+from workflows.messages import run_buttons
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import message_of
 from workflows.slack.block_kit import Block

@@ -17,8 +17,8 @@ from billing.admin.words import ReasonFilter, in_words, words_column
 from billing.credits import display
 from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
-from projects.named_search import NamedSearch
-from projects.permitted_parts import Link, PermittedParts
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.permitted_parts import Link, PermittedParts
 from quota.moments import moment
 from quota.reason_words import STATES, state_in_words
 from quota.reason_words import WORDS as REASONS

@@ -15,9 +15,9 @@ from billing.allowances.usual import TIMES
 from billing.credits import display, parse_credits
 from billing.decisions.decision import FAR_FUTURE, Decision
 from billing.models import Account
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.second_look import LONGEST_REASON, SecondLookForm
 from projects.models import Organization
-from projects.named_search import NamedSearch
-from projects.second_look import LONGEST_REASON, SecondLookForm
 from quota.moments import moment
 from quota.reasons import Reason
 from quota.resources import RESOURCES

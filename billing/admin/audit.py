@@ -6,7 +6,7 @@ from django.utils.safestring import SafeString
 from billing.admin.read_only import ReadOnly, credits_column, indented
 from billing.admin.words import audit_sentence
 from billing.models import AuditEntry, ThresholdNotice
-from projects.named_search import NamedSearch
+from projects.admin_parts.named_search import NamedSearch
 
 
 @admin.register(AuditEntry)

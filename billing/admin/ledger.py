@@ -16,9 +16,9 @@ from billing.ingestion.refunds import NotRefundable, refund
 from billing.models import AttemptRefund, DailyUsage, RunRefund, UsageEvent
 from billing.products import TITLES
 from billing.reports.usage import given_back_to_task_runs
-from projects.completed_list import CompletedList
-from projects.named_search import NamedSearch
-from projects.second_look import SecondLook
+from projects.admin_parts.completed_list import CompletedList
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.second_look import SecondLook
 from quota.moments import moment
 
 

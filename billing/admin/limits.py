@@ -36,7 +36,7 @@ from billing.allowances.usual import usual_grant, usual_limit
 from billing.credits import display, exact
 from billing.decisions.preview import with_limit, without_grants
 from billing.models import Account, CreditGrant, Limit
-from projects.second_look import SecondLook
+from projects.admin_parts.second_look import SecondLook
 from quota.moments import day, moment
 
 

@@ -23,9 +23,9 @@ from billing.ingestion import quarantine
 from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import QuarantinedEvent
+from projects.admin_parts.named_search import NamedSearch
+from projects.admin_parts.second_look import SecondLook
 from projects.models import Project
-from projects.named_search import NamedSearch
-from projects.second_look import SecondLook
 from quota.moments import moment
 
 

@@ -9,7 +9,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.credits import display, exact
-from projects.csv_column import in_csv
+from projects.admin_parts.csv_column import in_csv
 
 
 class ReadOnly:

@@ -9,7 +9,7 @@ from django.db.models.functions import Cast, Coalesce, NullIf
 from billing.admin.read_only import exact_or_nothing
 from billing.admin.words import WordsFilter
 from billing.credits import MAXIMUM_MICRO, display, display_share
-from projects.csv_column import in_csv
+from projects.admin_parts.csv_column import in_csv
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
 from quota.published.amounts import PublishedAmount

@@ -17,8 +17,8 @@ from billing.ingestion.batches import BatchParser
 from billing.ingestion.events import NestedTooDeeply
 from billing.models import Account
 from billing.retries import DatabaseBusy
-from projects.authentication import ServiceTokenAuthentication
-from projects.permissions import IsService
+from projects.authentication.permissions import IsService
+from projects.authentication.schemes import ServiceTokenAuthentication
 
 CONCURRENT_BATCHES = 4
 PATIENCE_SECONDS = 1.0

@@ -15,12 +15,12 @@ from billing.credits import exact
 from billing.reports import schema
 from billing.reports.usage import Grouping, UsageGroup, usage_of_project
 from projects import query
-from projects.authentication import (
+from projects.authentication.permissions import covered_project, has_any_scope
+from projects.authentication.schemes import (
     ProjectCredentialAuthentication,
     ServiceTokenAuthentication,
     SessionPrincipalAuthentication,
 )
-from projects.permissions import covered_project, has_any_scope
 from projects.principal import BILLING_READ, Principal
 
 DEFAULT_DAYS = 30

@@ -5,8 +5,8 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 
-from coding_tasks.git_credentials import GitCredential
-from projects.named_search import NamedSearch
+from coding_tasks.models.git_credentials import GitCredential
+from projects.admin_parts.named_search import NamedSearch
 
 
 class GitCredentialForm(forms.ModelForm[GitCredential]):

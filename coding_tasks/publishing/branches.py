@@ -2,8 +2,8 @@
 
 from django.db.models import QuerySet
 
-from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.models import CodingTask
+from coding_tasks.models.kept_changes import RunChange, TaskBranch
 from coding_tasks.repositories.branch_names import branch_name
 
 

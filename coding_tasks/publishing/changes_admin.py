@@ -10,8 +10,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly
-from coding_tasks.kept_changes import ChangeUndo, RunChange, TaskBranch
-from projects.named_search import NamedSearch
+from coding_tasks.models.kept_changes import ChangeUndo, RunChange, TaskBranch
+from projects.admin_parts.named_search import NamedSearch
 
 MOST_SHOWN = 200_000
 """Characters of a change that a page shows."""

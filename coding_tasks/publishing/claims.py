@@ -4,8 +4,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from coding_tasks.kept_changes import RunChange
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models.kept_changes import RunChange
 from coding_tasks.publishing import undone
 
 

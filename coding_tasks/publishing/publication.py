@@ -8,8 +8,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
-from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models.kept_changes import RunChange, TaskBranch
 from coding_tasks.publishing import undone
 from coding_tasks.publishing.branches import branch_of
 from coding_tasks.publishing.claims import claim_push

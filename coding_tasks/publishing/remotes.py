@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 from cryptography.fernet import InvalidToken
 
 from coding_tasks.failures import CheckoutFailed, RepositoryRefused, RepositoryUnreachable
-from coding_tasks.git_credentials import GitCredential
 from coding_tasks.models import Repository
+from coding_tasks.models.git_credentials import GitCredential
 from coding_tasks.publishing import github
 from coding_tasks.repositories.clone_urls import protocol_of
 from coding_tasks.repositories.remotes import Login, Remote

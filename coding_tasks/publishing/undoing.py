@@ -9,8 +9,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from coding_tasks.failures import PublishingFailed
-from coding_tasks.kept_changes import ChangeUndo, RunChange, TaskBranch
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models.kept_changes import ChangeUndo, RunChange, TaskBranch
 from coding_tasks.publishing import undone
 from coding_tasks.publishing.branches import branch_of
 from coding_tasks.publishing.github import GitHub, GitHubFailed

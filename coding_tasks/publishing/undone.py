@@ -2,8 +2,8 @@
 
 from django.db.models import Q, QuerySet
 
-from coding_tasks.kept_changes import ChangeUndo, RunChange
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models.kept_changes import ChangeUndo, RunChange
 
 _DONE = Q(run__undo__state=ChangeUndo.State.DONE)
 _NO_REVERT = Q(run__undo__revert_commit="")

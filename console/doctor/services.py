@@ -16,13 +16,13 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
-from coding_tasks.agent_readiness import agent_workers
+from coding_tasks.turns.agent_readiness import agent_workers
 from console.doctor.findings import Finding, brief
 from projects.models import RotatingToken, SlackWorkspace
 from slack_bot.scopes import missing_scopes, remember_scopes
 from slack_bot.socket_mode.reports import listening
-from workflows.client import connect
 from workflows.slack.client import client_for, failure_of
+from workflows.temporal.client import connect
 
 PATIENCE = 4
 """Seconds for one answer."""

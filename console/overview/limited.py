@@ -17,7 +17,7 @@ from billing.decisions.decision import State
 from billing.models import Account
 from console.report_permissions import ORGANIZATION_USAGE
 from projects.models import Organization
-from projects.slack_names import display_name, people
+from projects.slack.names import display_name, people
 from quota.account_state import AccountState, from_json
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at

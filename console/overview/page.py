@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 
-from coding_tasks.agent_readiness import agent_workers
+from coding_tasks.turns.agent_readiness import agent_workers
 from console.overview.attention import concerns
 from console.overview.limited import standings, usage_link
 from console.overview.spending import ORGANIZATIONS, spending, spending_chart
@@ -19,7 +19,7 @@ from console.report_permissions import ORGANIZATION_USAGE, SETUP, THREADS
 from console.setup.steps import steps
 from console.usage.breakdown import breakdown
 from console.usage.dimensions import MODELS, USERS
-from projects.slack_names import SlackId, names_of
+from projects.slack.names import SlackId, names_of
 from workflows.models import Mention
 
 REFUSALS_SHOWN = 10

@@ -15,7 +15,7 @@ from console.threads.history import thread_history
 from console.threads.lists import summaries, threads_of_user
 from console.threads.lookup import ThreadKey, find_threads
 from console.threads.search import Message, parse_query
-from projects.slack_names import SlackId, names_of
+from projects.slack.names import SlackId, names_of
 from workflows.admin import workflow_link
 from workflows.models import Mention
 

@@ -13,7 +13,7 @@ from django.utils.http import urlencode
 from billing.products import TITLES
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import Project, SlackWorkspace, User
-from projects.slack_names import SlackId, names_of, people
+from projects.slack.names import SlackId, names_of, people
 
 _RUNS = TaskRun.objects.filter(
     pk=OuterRef("task_run_id"), task__origin=CodingTask.Origin.SLACK

@@ -23,7 +23,7 @@ from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.usage.dimensions import THREAD, USER
-from projects.slack_names import display_name, people
+from projects.slack.names import display_name, people
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at

@@ -15,7 +15,7 @@ from coding_tasks.failures import (
     TokenRefused,
 )
 from coding_tasks.refusals import failure_of, failure_of_refusal
-from workflows.refunds import is_ours
+from workflows.activities.refunds import is_ours
 
 OWN = {"x-tollgate-reason": "billable_credits"}
 PASSED_ON = {"x-tollgate-provider": "anthropic"}

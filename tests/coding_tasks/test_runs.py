@@ -7,7 +7,7 @@ import pytest
 from coding_tasks import api_tasks, runs
 from coding_tasks.failures import CheckoutFailed, ModelFailed, OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from coding_tasks.places import take_place
+from coding_tasks.turns.places import take_place
 from projects.models import OAuthAccessToken, Project
 
 

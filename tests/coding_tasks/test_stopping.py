@@ -6,7 +6,7 @@ from coding_tasks import runs, stopping
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.runs import TIME_LIMIT
-from projects.credentials import mint_run_token
+from projects.authentication.credentials import mint_run_token
 from projects.models import OAuthAccessToken
 
 

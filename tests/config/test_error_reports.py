@@ -83,7 +83,7 @@ def test_a_celery_task_that_fails_is_reported_without_its_arguments(sentry):
 
 
 def test_an_error_of_structlog_is_reported_with_the_errors_that_led_to_it(sentry):
-    log = structlog.get_logger("workflows.interceptors")
+    log = structlog.get_logger("workflows.temporal.interceptors")
     try:
         fail_in_a_chain(SECRET)
     except LookupError as error:

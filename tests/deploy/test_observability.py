@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 import billing.metrics
 import config.request_metrics
 import gateway.telemetry.metrics
-import projects.log_in_throttle
+import projects.oauth.log_in_throttle
 import quota.metrics
 import slack_bot.socket_mode.metrics
 import workflows.metrics
@@ -39,7 +39,7 @@ DEFINED_IN = (
     billing.metrics,
     config.request_metrics,
     gateway.telemetry.metrics,
-    projects.log_in_throttle,
+    projects.oauth.log_in_throttle,
     quota.metrics,
     slack_bot.socket_mode.metrics,
     workflows.metrics,

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 
-from devstack.console import Console
 from devstack.servers import Program
-from devstack.supervisor import Supervisor
+from devstack.supervision.console import Console
+from devstack.supervision.supervisor import Supervisor
 
 
 def program(name: str, code: str) -> Program:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from devstack.bootstrap import DJANGO
-from devstack.console import Console
 from devstack.environment import GATEWAY, WEB, filter_environment
 from devstack.isolation import throw_away_environment
 from devstack.programs import server_programs, tollgate_programs
 from devstack.servers import Program
 from devstack.settings import ROOT, read
-from devstack.supervisor import Supervisor
+from devstack.supervision.console import Console
+from devstack.supervision.supervisor import Supervisor
 
 WHO_NEEDS_IT = {
     "ANTHROPIC_API_KEY": {"gateway"},

@@ -169,7 +169,9 @@ def test_the_token_of_a_run_opens_its_run_and_product_only_and_until_its_end(sta
     limits_of_others = f"{app}/api/projects/{sibling['project_id']}/quota_limits/"
     assert http(limits_of_others, token=token)[0] == 404
 
-    revoke = f"from projects.credentials import revoke_run_tokens as f; f({str(run)!r})"
+    revoke = (
+        f"from projects.authentication.credentials import revoke_run_tokens as f; f({str(run)!r})"
+    )
     stack.manage("shell", "--verbosity", "0", "-c", revoke)
 
     def call() -> int:
@@ -185,7 +187,7 @@ def test_the_token_of_a_run_opens_its_run_and_product_only_and_until_its_end(sta
 def _run_token(stack: Stack, project: int, run: uuid.UUID) -> str:
     mint = (
         "from datetime import timedelta\n"
-        "from projects.credentials import mint_run_token\n"
+        "from projects.authentication.credentials import mint_run_token\n"
         "from projects.models import Project\n"
         f"project = Project.objects.get(pk={project})\n"
         f"print(mint_run_token(project, {str(run)!r}, ['slack_app'], timedelta(minutes=5)))"
@@ -326,7 +328,7 @@ def test_data_survives_a_killed_supervisor(stack: Stack) -> None:
 def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None:
     threads = []
     for pid, command in stack.children().items():
-        if "devstack.warden" not in command:
+        if "devstack.supervision.warden" not in command:
             threads.append(_patiently(stack.mention))
             os.kill(pid, signal.SIGKILL)
     assert len(threads) == 12

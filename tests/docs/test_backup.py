@@ -27,7 +27,7 @@ from billing.organizations import create_organization, create_project
 from devstack.commands import WEB
 from devstack.servers import Program, answers, free_port, redis_server
 from gateway import keys
-from projects import credentials
+from projects.authentication import credentials
 from projects.models import Project
 from quota import gate
 from quota.published import marker

@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 
 from billing import organizations
-from projects import introspection
+from projects.authentication import introspection
 from projects.models import Change, OAuthApplication, User
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "desktop-clients.md").read_text()

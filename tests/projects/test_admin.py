@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 
 from billing.models import AuditEntry
-from projects import credentials, introspection
+from projects.authentication import credentials, introspection
 from projects.models import (
     Change,
     OAuthAccessToken,

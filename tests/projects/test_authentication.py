@@ -14,8 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from devstack.servers import free_port
-from projects import credential_cache, credential_lookup, credentials
-from projects.authentication import (
+from projects import credential_cache
+from projects.authentication import credential_lookup, credentials
+from projects.authentication.permissions import IsService, covered_project, has_any_scope
+from projects.authentication.schemes import (
     ProjectCredentialAuthentication,
     ServiceTokenAuthentication,
     SessionPrincipalAuthentication,
@@ -23,7 +25,6 @@ from projects.authentication import (
     confirm,
 )
 from projects.models import Membership, OAuthAccessToken, PersonalAPIKey, Project
-from projects.permissions import IsService, covered_project, has_any_scope
 from projects.principal import READ_SCOPES, Kind, Principal
 from projects.redis_connection import redis_connection
 from tests.redis_timeouts import wait_as_in_production

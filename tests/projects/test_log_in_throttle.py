@@ -7,9 +7,9 @@ import redis
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from projects import log_in_throttle
-from projects.log_in_throttle import ATTEMPTS, ATTEMPTS_OF_AN_ADDRESS, WINDOW, client_network
 from projects.models import User
+from projects.oauth import log_in_throttle
+from projects.oauth.log_in_throttle import ATTEMPTS, ATTEMPTS_OF_AN_ADDRESS, WINDOW, client_network
 from projects.redis_connection import redis_connection
 
 ADMIN = reverse("admin:login")

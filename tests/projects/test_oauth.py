@@ -23,7 +23,7 @@ from projects.models import (
     OAuthRefreshToken,
     Project,
 )
-from projects.oauth import ProjectBoundValidator
+from projects.oauth.authorization import ProjectBoundValidator
 from projects.tokens import sha256
 
 pytestmark = pytest.mark.django_db

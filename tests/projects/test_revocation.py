@@ -11,7 +11,8 @@ from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 from oauth2_provider.models import revoke_access_token
 
-from projects import change_feed, credentials, revocation
+from projects import change_feed, revocation
+from projects.authentication import credentials
 from projects.models import (
     Change,
     ChangeCursor,

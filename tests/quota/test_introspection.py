@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from billing.organizations import set_organization_active
-from projects import credentials
+from projects.authentication import credentials
 from projects.models import Change, OAuthAccessToken, OAuthApplication, Organization, Project, User
 from projects.principal import READ_SCOPES
 from projects.tokens import sha256

@@ -32,8 +32,8 @@ from slack_bot import arrivals
 from tests.fakes import FakeSlack
 from tests.ready_project import ready_project
 from tests.redis_timeouts import wait_as_in_production
-from workflows import client as workflow_client
 from workflows.mention_types import workflow_id
+from workflows.temporal import client as workflow_client
 
 REDELIVERIES = 20
 PAYLOADS = Path(__file__).with_name("payloads")

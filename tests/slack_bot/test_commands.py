@@ -12,7 +12,7 @@ from django.utils import timezone
 from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.runs import TIME_LIMIT
-from projects.credentials import mint_run_token
+from projects.authentication.credentials import mint_run_token
 from projects.models import Membership, OAuthAccessToken, SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from slack_bot import usage_answer

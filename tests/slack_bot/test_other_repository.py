@@ -11,8 +11,9 @@ from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import SlackWorkspace
 from tests.slack_bot.conftest import captured
 from tests.workflows.threads import at_once
-from workflows import notices, other_repository, tasks
+from workflows import notices, tasks
 from workflows.mention_types import NO_REPOSITORY
+from workflows.messages import other_repository
 from workflows.models import FollowUp, Mention, Notice
 from workflows.slack import picker
 from workflows.slack.picker import Choice

@@ -10,8 +10,8 @@ from django.utils import timezone
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.models import SlackWorkspace
 from tests.slack_bot.conftest import captured
-from workflows import confirmations
 from workflows.models import Mention
+from workflows.results import confirmations
 
 PATH = "/slack/interactivity/"
 

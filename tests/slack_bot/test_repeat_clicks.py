@@ -12,10 +12,12 @@ from coding_tasks.models import CodingTask, TaskParticipant, TaskRun
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import at_once, captured
-from workflows import closing, failure_wording, run_buttons, run_notices, tasks
+from workflows import closing, tasks
 from workflows.mention_types import workflow_id
+from workflows.messages import run_buttons
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import all_that_was_asked
+from workflows.results import failure_wording, run_notices
 
 PATH = "/slack/interactivity/"
 

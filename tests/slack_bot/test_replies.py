@@ -11,10 +11,11 @@ from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured, workflow_of
-from workflows import client, closing, tasks
+from workflows import closing, tasks
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.temporal import client
 
 
 @pytest.fixture

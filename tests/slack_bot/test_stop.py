@@ -8,14 +8,15 @@ from django.utils import timezone
 from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.runs import TIME_LIMIT
-from projects.credentials import mint_run_token
+from projects.authentication.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import client, denials, tasks
-from workflows.client import TemporalUnavailable
+from workflows import denials, tasks
 from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.temporal import client
+from workflows.temporal.client import TemporalUnavailable
 
 ORDERS = [
     "stop",

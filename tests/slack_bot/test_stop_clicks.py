@@ -9,7 +9,7 @@ from django.utils import timezone
 from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.runs import TIME_LIMIT
-from projects.credentials import mint_run_token
+from projects.authentication.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured

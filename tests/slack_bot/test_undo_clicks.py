@@ -12,8 +12,10 @@ from coding_tasks.publishing.branches import branch_of
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured
-from workflows import confirmations, notices, run_buttons, tasks, undoing
+from workflows import notices, tasks
+from workflows.messages import run_buttons
 from workflows.models import Mention, Notice
+from workflows.results import confirmations, undoing
 
 PATH = "/slack/interactivity/"
 DISCARDED = "<@U1>: The change is discarded. It had not been pushed."

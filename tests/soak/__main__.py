@@ -40,7 +40,7 @@ PROPERTIES = (
     "tests/coding_tasks/agents/test_events.py",
     "tests/coding_tasks/agents/test_parsers.py",
     "tests/coding_tasks/sandbox/test_lines.py",
-    "tests/coding_tasks/test_images.py",
+    "tests/coding_tasks/turns/test_images.py",
     "tests/slack_bot/test_events.py",
     "tests/slack_bot/test_fuzz.py",
     "tests/workflows/slack/test_splitting.py",

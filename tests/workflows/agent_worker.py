@@ -16,7 +16,7 @@ from coding_tasks.agent_worker import worker
 from coding_tasks.agent_worker.settings import Settings
 from coding_tasks.sandbox.choice import Choice
 from coding_tasks.sandbox.interface import Sandbox
-from workflows.client import connect
+from workflows.temporal.client import connect
 
 _RUN_REQUEST = """\
 cat > /tmp/prompt

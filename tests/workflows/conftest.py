@@ -18,8 +18,8 @@ from tests.workflows.fake_gateway import FakeGateway
 from tests.workflows.outage import Outage, database_outage
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World, make_world
-from workflows import client
 from workflows.mention_types import MentionInput
+from workflows.temporal import client
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def hurried(monkeypatch) -> Callable[..., None]:
         def impatient(**given: Any) -> MentionInput:
             return MentionInput(**(given | fields))
 
-        monkeypatch.setattr("workflows.client.MentionInput", impatient)
+        monkeypatch.setattr("workflows.temporal.client.MentionInput", impatient)
 
     return hurry
 

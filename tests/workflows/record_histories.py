@@ -21,13 +21,14 @@ from tests.conftest import wait_until
 from tests.workflows.before_the_gate import WorkflowBeforeTheGate
 from tests.workflows.fake_gateway import API_AGENT
 from tests.workflows.outage import MINTING
-from tests.workflows.temporal import history, wait_for_close
+from tests.workflows.temporal_server import history, wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
-from workflows import client, tasks, worker
+from workflows import tasks
 from workflows.mention_types import RepositoryChoice
 from workflows.models import CostConfirmation, FollowUp, Mention, RunQuote
 from workflows.quotes import answering
+from workflows.temporal import client, worker
 
 HISTORIES = Path(__file__).parent / "histories"
 

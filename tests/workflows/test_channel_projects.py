@@ -5,8 +5,8 @@ from django.core.exceptions import ValidationError
 
 from billing.organizations import create_project
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, RepositoryRule
-from projects.channel_projects import projects_of_channels
 from projects.models import ChannelProject, OAuthAccessToken, Project
+from projects.slack.channel_projects import projects_of_channels
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import FAR_FUTURE, World

@@ -14,12 +14,12 @@ from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import usage_event
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import cancel, history, terminate, wait_for_close
+from tests.workflows.temporal_server import cancel, history, terminate, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client
 from workflows.mention_types import RepositoryChoice
 from workflows.models import FollowUp, Mention, Notice
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -11,12 +11,13 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.world import World
-from workflows import client, closing, denials, notices, tasks
+from workflows import closing, denials, notices, tasks
 from workflows.intake import follow_ups, replies
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -13,8 +13,8 @@ from temporalio.workflow import NondeterminismError
 
 from workflows import mention
 from workflows.api_task import ApiTaskWorkflow
-from workflows.isolation import sandboxed_runner
 from workflows.mention_types import GATE_PATCH
+from workflows.temporal.isolation import sandboxed_runner
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 BEFORE_THE_GATE = [path for path in HISTORIES if path.name.startswith("before-the-gate")]

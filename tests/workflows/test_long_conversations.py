@@ -6,10 +6,10 @@ from temporalio.client import WorkflowExecutionStatus
 from coding_tasks.models import CodingTask
 from devstack.servers import free_port, temporal_server
 from tests.conftest import running
-from tests.workflows.temporal import history, wait_for_close
+from tests.workflows.temporal_server import history, wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
-from workflows import client
+from workflows.temporal import client
 
 SUGGESTED_AFTER = 30
 """Events of a history; Temporal's own default is 4,096."""

@@ -15,13 +15,14 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client, denials, wording
+from workflows import denials, wording
 from workflows.intake import mentions
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

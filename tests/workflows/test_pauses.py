@@ -13,12 +13,13 @@ from projects.models import OAuthAccessToken
 from quota.resources import AI_CREDITS, MICRO
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import history, terminate, wait_for_close
+from tests.workflows.temporal_server import history, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, denials, tasks
+from workflows import denials, tasks
 from workflows.intake import replies
 from workflows.models import FollowUp, Mention, ThreadReply
 from workflows.requests import texts_of
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -8,10 +8,11 @@ from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import reset_to_start, terminate, wait_for_close
+from tests.workflows.temporal_server import reset_to_start, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, notices, tasks, unfinished
+from workflows import notices, tasks, unfinished
 from workflows.models import FollowUp, Mention, Notice
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -55,7 +55,7 @@ def main(task_queue: str, deaths: list[str]) -> None:
     from django.conf import settings
     from temporalio.worker import _worker
 
-    from workflows import worker
+    from workflows.temporal import worker
 
     _worker.load_default_build_id()  # hashes all loaded code; the forked workers remember it
     settings.TEMPORAL_TASK_QUEUE = task_queue
@@ -81,7 +81,8 @@ async def _live(worker: Any, death: str | None) -> None:
 
 
 def _arm(death: str | None) -> None:
-    from workflows import interceptors, notices
+    from workflows import notices
+    from workflows.temporal import interceptors
 
     notices.LEASE = timedelta(seconds=2)  # the life that held it is over
     when, _, name = (death or "").partition(" ")

@@ -9,9 +9,9 @@ from typing import Any, Self
 from temporalio.client import Client
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from workflows import worker
-from workflows.client import connect
-from workflows.worker import Tools
+from workflows.temporal import worker
+from workflows.temporal.client import connect
+from workflows.temporal.worker import Tools
 
 _prepare = SandboxedWorkflowRunner.prepare_workflow
 _prepared: set[type] = set()

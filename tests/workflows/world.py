@@ -9,9 +9,10 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, BOT_USER, FakeSlack
 from tests.workflows.fake_gateway import FakeGateway
-from workflows import client, tasks
+from workflows import tasks
 from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice
+from workflows.temporal import client
 
 FAR_FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 FINAL = {Mention.State.REFUSED, Mention.State.FORWARDED, Mention.State.ANSWERED}

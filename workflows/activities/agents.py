@@ -6,16 +6,18 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks import agent_runs, runs
-from coding_tasks.agent_runs import AgentRuns
+from coding_tasks import runs
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.models import TaskRun
-from coding_tasks.places import take_place
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, diffs, left_files, notices, refunds, run_notices
-from workflows.activities import rows
+from coding_tasks.turns import agent_runs
+from coding_tasks.turns.agent_runs import AgentRuns
+from coding_tasks.turns.places import take_place
+from workflows import notices
+from workflows.activities import refunds, rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
+from workflows.results import confirmations, diffs, left_files, run_notices
 from workflows.slack import thread_context
 
 log = structlog.get_logger(__name__)

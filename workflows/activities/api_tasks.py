@@ -3,7 +3,7 @@
 from temporalio import activity
 
 from coding_tasks import api_tasks
-from workflows import refunds
+from workflows.activities import refunds
 from workflows.api_task_types import ApiTaskRef, GivenUpTask, NextRun
 
 

@@ -9,25 +9,17 @@ from django.db import transaction
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks import agent_runs, creation, runs, threads
-from coding_tasks.agent_runs import AgentRuns
-from coding_tasks.assignments import Agent
-from coding_tasks.checkouts import Checkouts
+from coding_tasks import creation, runs, threads
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from coding_tasks.prompts import going_on
-from workflows import (
-    denials,
-    diffs,
-    edits,
-    notices,
-    participants,
-    refunds,
-    run_notices,
-    wording,
-)
-from workflows.activities import rows
+from coding_tasks.reading.assignments import Agent
+from coding_tasks.reading.checkouts import Checkouts
+from coding_tasks.turns import agent_runs
+from coding_tasks.turns.agent_runs import AgentRuns
+from coding_tasks.turns.prompts import going_on
+from workflows import denials, notices, participants, wording
+from workflows.activities import refunds, rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
     ANOTHERS_TASK,
@@ -37,8 +29,10 @@ from workflows.mention_types import (
     STOPPED,
     out_of_credits,
 )
+from workflows.messages import edits
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import all_that_was_asked, is_go_on, request_text, texts_of
+from workflows.results import diffs, run_notices
 from workflows.slack import thread_context
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work

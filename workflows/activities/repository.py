@@ -10,14 +10,16 @@ from temporalio import activity
 
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import ChannelDefault, Repository, RepositoryRule
-from coding_tasks.repository_rules import repository_by_rules
+from coding_tasks.models.repository_rules import repository_by_rules
 from projects.models import Project
-from workflows import denials, failure_wording, notices, run_buttons, wording
+from workflows import denials, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import NO_REPOSITORY, STOPPED, MentionRef, out_of_credits
+from workflows.messages import run_buttons
 from workflows.models import Mention, Notice
 from workflows.requests import all_that_was_asked, texts_of
+from workflows.results import failure_wording
 from workflows.slack import picker
 from workflows.stopping import work
 

@@ -13,12 +13,12 @@ from billing.reports.usage import (
 )
 from coding_tasks.agents.events import Event, to_json
 from coding_tasks.models import CodingTask, RunChange, TaskBranch, TaskRun
-from coding_tasks.places import is_in_line
 from coding_tasks.publishing.secrets import hide_secrets
-from coding_tasks.transcripts import events_of
+from coding_tasks.turns.places import is_in_line
+from coding_tasks.turns.transcripts import events_of
 from quota.representation import utc_time
 from quota.resources import MICRO
-from workflows import failure_wording
+from workflows.results import failure_wording
 from workflows.wording import unescape
 
 MOST_RUNS = 50

@@ -7,9 +7,9 @@ from django.db.models import QuerySet
 
 from coding_tasks import api_tasks
 from coding_tasks.models import CodingTask
-from workflows import client
 from workflows.intake.deferral import left_to_a_sweep
 from workflows.stopping.work import stop_work
+from workflows.temporal import client
 
 ANNOUNCED_WITHIN = timedelta(seconds=3)
 """How long a request can take to tell the workflow of a run that it recorded."""

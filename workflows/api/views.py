@@ -23,15 +23,16 @@ from coding_tasks.creation import Refused
 from coding_tasks.models import CodingTask, Repository, TaskRun, distinct_id_of
 from coding_tasks.outages import DATABASE_OUT
 from coding_tasks.publishing.publication import task_diff
-from projects.authentication import ProjectCredentialAuthentication
-from projects.permissions import covered_project, has_any_scope
+from projects.authentication.permissions import covered_project, has_any_scope
+from projects.authentication.schemes import ProjectCredentialAuthentication
 from projects.principal import TASK_READ, TASK_WRITE, Principal
 from quota.gate import QuotaUnknown, Verdict
 from quota.representation import utc_time
 from quota.views import AlwaysJSON
-from workflows import confirmations, denials
+from workflows import denials
 from workflows.api import representation, running, schema
 from workflows.api.bodies import MessageBody, NewTaskBody, ShallowJSONParser, idempotency_key
+from workflows.results import confirmations
 from workflows.wording import unescape
 
 REASON = "billable_credits"

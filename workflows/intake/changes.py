@@ -6,13 +6,14 @@ from coding_tasks.agent_choice import known_agents
 from coding_tasks.agents.choice import choose_agent
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
-from workflows import client, closing
+from workflows import closing
 from workflows.credit_requests import resuming
 from workflows.credit_requests.messages import tell_deciders_what_is_asked
 from workflows.mention_types import workflow_id
 from workflows.models import ERASED, CreditRequest, Mention
 from workflows.quotes import ending
 from workflows.requests import all_that_was_asked
+from workflows.temporal import client
 
 
 def rewrite(mention: Mention, text: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import structlog
 
 from coding_tasks.outages import STORES_AWAY, in_one_line
-from workflows.client import TemporalUnavailable
+from workflows.temporal.client import TemporalUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,11 @@ from django.db.models import Exists, OuterRef, QuerySet
 from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
-from workflows import client, closing, denials, notices, participants
+from workflows import closing, denials, notices, participants
 from workflows.mention_types import ANOTHERS_TASK, HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.requests import is_stopped_later, texts_of
+from workflows.temporal import client
 
 log = structlog.get_logger(__name__)
 

@@ -15,13 +15,14 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, denials, notices, wording
+from workflows import closing, denials, notices, wording
 from workflows.credit_requests import resuming
 from workflows.intake import follow_ups, replies, stop_orders
 from workflows.intake.deferral import left_to_a_sweep
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.requests import is_stop, is_stopped_later, requests_before, texts_of
+from workflows.temporal import client
 
 LEASE = timedelta(seconds=15)
 """Longer than a decision takes with every dependency at its time limit."""

@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from coding_tasks.models import TaskRun
 from projects.models import SlackWorkspace
-from workflows import edits, notices, run_buttons, wording
+from workflows import notices, wording
 from workflows.intake import mentions, replies
+from workflows.messages import edits, run_buttons
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.requests import message_of
 from workflows.slack.block_kit import context, section

@@ -11,8 +11,9 @@ from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.publishing.claims import to_be_pushed
 from coding_tasks.threads import lock_active_task
-from workflows import answers, edits, notices, other_repository, wording
+from workflows import notices, wording
 from workflows.intake import replies
+from workflows.messages import answers, edits, other_repository
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import picker
 

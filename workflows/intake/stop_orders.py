@@ -12,19 +12,21 @@ from django.db import transaction
 from django.db.models import Q
 
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
-from coding_tasks.assignments import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.publishing.claims import to_be_pushed
+from coding_tasks.reading.assignments import trace_of
 from coding_tasks.threads import active_task, lock_active_task
 from projects.models import SlackWorkspace
 from quota.resources import format_credits
-from workflows import client, closing, notices, run_buttons, wording
+from workflows import closing, notices, wording
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
+from workflows.messages import run_buttons
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop, message_of, of_thread
 from workflows.slack.block_kit import Block
 from workflows.stopping.work import Stopped, stop_work
+from workflows.temporal import client
 
 _MOST_THREADS = 20
 """How many threads one command ends, so that it can answer within three seconds."""

@@ -13,7 +13,8 @@ from django.db.models import QuerySet
 
 from billing.reports.usage import usage_of_task_runs
 from coding_tasks.models import CodingTask, TaskRun
-from workflows import edits, notices, thread_order
+from workflows import notices
+from workflows.messages import edits, thread_order
 from workflows.models import Notice
 from workflows.progress import message, state
 from workflows.requests import message_of

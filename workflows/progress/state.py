@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from coding_tasks import transcripts
-from coding_tasks.kept_changes import TaskBranch
 from coding_tasks.models import TaskRun
+from coding_tasks.models.kept_changes import TaskBranch
+from coding_tasks.turns import transcripts
 from workflows.models import RunQuote
 from workflows.quotes import words
 

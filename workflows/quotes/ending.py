@@ -12,7 +12,8 @@ from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
-from workflows import closing, edits, notices
+from workflows import closing, notices
+from workflows.messages import edits
 from workflows.metrics import QUOTES
 from workflows.models import Mention, Notice, RunQuote
 from workflows.quotes import buttons, words

@@ -15,9 +15,10 @@ from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks.models import CodingTask
-from workflows import client, unfinished
+from workflows import unfinished
 from workflows.models import FollowUp, Mention
 from workflows.recovery.ages import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
+from workflows.temporal import client
 
 log = structlog.get_logger(__name__)
 

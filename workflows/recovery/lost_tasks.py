@@ -15,8 +15,9 @@ from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import api_tasks
 from coding_tasks.models import CodingTask, TaskRun
-from workflows import client, unfinished
+from workflows import unfinished
 from workflows.recovery.ages import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
+from workflows.temporal import client
 
 log = structlog.get_logger(__name__)
 

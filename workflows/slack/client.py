@@ -19,9 +19,9 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web import SlackResponse
 
-from projects import rotating_tokens
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
+from projects.slack import rotating_tokens
 
 log = structlog.get_logger(__name__)
 

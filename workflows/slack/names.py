@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from django.utils import timezone
 
-from projects import slack_names
 from projects.models import SlackName, SlackWorkspace
+from projects.slack import names as slack_names
 from workflows.slack import pauses
 from workflows.slack.client import Meaning, client_for, failure_of
 

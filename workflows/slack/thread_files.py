@@ -11,9 +11,9 @@ from typing import Any
 
 from slack_sdk import WebClient
 
-from coding_tasks.images import Damaged, Image, image_of
 from coding_tasks.material import InputFile
 from coding_tasks.storable import storable
+from coding_tasks.turns.images import Damaged, Image, image_of
 from workflows.slack.client import failure_of
 from workflows.slack.downloads import NotDelivered, TooLarge, download, may_be_sent_to
 from workflows.slack.messages import author_of, safe_name

@@ -11,8 +11,8 @@ from django.conf import settings
 from django.utils import timezone
 from slack_sdk.web import SlackResponse
 
-from projects import rotating_tokens
 from projects.models import RotatingToken
+from projects.slack import rotating_tokens
 from workflows.metrics import TOKEN_REFRESHES
 from workflows.slack.client import TIMEOUT, Failure, Meaning, failure_of, web_client
 

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing import personal_keys
 from billing.products import ALIASES, BUCKETS, canonical
-from projects import credentials
+from projects.authentication import credentials
 from projects.models import Project
 from projects.principal import LLM_GATEWAY_READ
 

@@ -21,7 +21,7 @@ from billing.ingestion.batches import (
 from billing.ingestion.events import NestedTooDeeply
 from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
-from projects.credentials import issue_personal_api_key
+from projects.authentication.credentials import issue_personal_api_key
 from projects.principal import READ_SCOPES
 from tests.billing.world import CREDIT, SERVICE, account_of, usage_event, used
 

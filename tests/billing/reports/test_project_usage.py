@@ -9,7 +9,7 @@ from django.utils import timezone
 from billing.organizations import create_project
 from billing.reports.usage import usage_of_run, usage_of_task_runs
 from projects import credential_cache
-from projects.credentials import issue_personal_api_key
+from projects.authentication.credentials import issue_personal_api_key
 from projects.models import User
 from projects.principal import BILLING_READ, LLM_GATEWAY_READ, PROJECT_READ
 from tests.billing.world import SERVICE, book, usage_event

@@ -5,8 +5,8 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connection
 
-from coding_tasks.git_credentials import validate_api_url
 from coding_tasks.models import GitCredential
+from coding_tasks.models.git_credentials import validate_api_url
 from projects.models import Project
 from tests.git_server import TOKEN
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from coding_tasks.assignments import ModelAccess, trace_of
 from coding_tasks.failures import AnswerLost, CreditsHeld, GatewayUnavailable, ModelFailed
-from coding_tasks.model import Question, ask
+from coding_tasks.reading.assignments import ModelAccess, trace_of
+from coding_tasks.reading.model import Question, ask
 from tests.conftest import wait_until
 from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World

@@ -7,7 +7,8 @@ import pytest
 from django.db import OperationalError, close_old_connections, connection, transaction
 from django.utils import timezone
 
-from projects import change_feed, credentials
+from projects import change_feed
+from projects.authentication import credentials
 from projects.change_feed import Change
 from projects.models import Project
 from projects.tokens import sha256

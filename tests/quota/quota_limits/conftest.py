@@ -2,7 +2,7 @@
 
 import pytest
 
-from projects import credentials
+from projects.authentication import credentials
 from tests.quota.quota_limits.requests import bearer, path
 
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from billing.organizations import create_project, rotate_api_token
-from projects import credential_cache, credentials
+from projects import credential_cache
+from projects.authentication import credentials
 from projects.models import Membership, Project, User
 from quota.account_state import FAR_FUTURE
 from tests.quota.quota_limits.requests import ai_credits, bearer, path

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from django.utils import timezone
 
-from projects import credentials
+from projects.authentication import credentials
 from projects.models import Project
 from quota.account_state import FAR_FUTURE
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS, RESOURCES

@@ -3,18 +3,19 @@
 import pytest
 
 from coding_tasks.agent_choice import READER
-from coding_tasks.assignments import trace_of
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, RepositoryRule
+from coding_tasks.reading.assignments import trace_of
 from projects.models import OAuthAccessToken, Organization, Project
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import tasks
 from workflows.mention_types import NO_REPOSITORY, RepositoryChoice
 from workflows.models import Mention, Notice
 from workflows.slack import picker
 from workflows.slack.block_kit import footer_of
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

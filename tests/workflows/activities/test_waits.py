@@ -12,7 +12,7 @@ from devstack.servers import free_port
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
-from tests.workflows.temporal import cancel, history, wait_for_close
+from tests.workflows.temporal_server import cancel, history, wait_for_close
 from tests.workflows.world import World
 from workflows.models import Mention, Notice
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.models import TaskRun
 from coding_tasks.sandbox.command import PYTHON_INSIDE
+from coding_tasks.turns.agent_runs import AgentRuns
 from projects.models import OAuthAccessToken
 
 CALL = f"""{PYTHON_INSIDE} -c '

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from coding_tasks import agent_runs
-from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob
 from coding_tasks.models import (
@@ -31,19 +29,22 @@ from coding_tasks.repositories.shared_checkouts import SharedCheckouts
 from coding_tasks.repositories.trees import remove_tree
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.errors import WorkspaceFailed
+from coding_tasks.turns import agent_runs
+from coding_tasks.turns.agent_runs import AgentRuns
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.git_repositories import commit, make_repository, run_git
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
 from tests.workflows.agents.calls import CALL, has_begun, nothing_is_left
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import history, wait_for_close
+from tests.workflows.temporal_server import history, wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import tasks
 from workflows.intake import stop_orders
 from workflows.models import CostConfirmation, Mention, Notice, RunQuote
 from workflows.quotes import answering
 from workflows.stopping.work import stop_work
+from workflows.temporal import client
 
 
 def answer_to(world: World, text: str) -> str:

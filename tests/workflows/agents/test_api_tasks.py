@@ -4,7 +4,8 @@ import pytest
 from django.test import Client
 
 from coding_tasks.models import CodingTask, RunChange
-from projects import credential_cache, credentials
+from projects import credential_cache
+from projects.authentication import credentials
 from projects.models import User
 from tests.workflows.agents.calls import CALL, nothing_is_left
 from tests.workflows.api.conftest import Caller
@@ -66,7 +67,7 @@ def test_a_refused_run_pauses_with_its_work_and_goes_on(
     def patient(task_id: str) -> ApiTaskInput:
         return ApiTaskInput(task_id, recheck_seconds=3600)
 
-    monkeypatch.setattr("workflows.client.ApiTaskInput", patient)
+    monkeypatch.setattr("workflows.temporal.client.ApiTaskInput", patient)
     coding.gateway.refuse_next("posthog_code")
     coding.gateway.before_refusing(lambda: coding.limit("posthog_code_credits"))
     made = caller.started(f"cat work; echo part >> work; {CALL} && echo Done")

@@ -10,8 +10,9 @@ from django.utils import timezone
 from coding_tasks.models import RunChange
 from coding_tasks.repositories.file_locks import locked
 from tests.workflows.world import World
-from workflows import confirmations, tasks, wording
+from workflows import tasks, wording
 from workflows.models import Mention, Notice
+from workflows.results import confirmations
 
 pytestmark = pytest.mark.slow
 

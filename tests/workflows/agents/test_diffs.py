@@ -6,8 +6,9 @@ from django.core.management import call_command
 from coding_tasks.models import RunChange
 from tests.workflows.agents.test_confirmations import SECRET, value
 from tests.workflows.world import World
-from workflows import confirmations, notices, tasks
+from workflows import notices, tasks
 from workflows.models import Mention, Notice
+from workflows.results import confirmations
 
 pytestmark = pytest.mark.slow
 

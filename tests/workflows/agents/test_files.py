@@ -8,14 +8,15 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.models import RunChange, RunFile, TaskRun
+from coding_tasks.turns.agent_runs import AgentRuns
 from tests.conftest import wait_until
 from tests.image_files import png
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import tasks
 from workflows.intake import follow_ups
 from workflows.models import Mention, Notice
+from workflows.temporal import client
 
 pytestmark = pytest.mark.slow
 

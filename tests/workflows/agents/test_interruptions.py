@@ -17,7 +17,7 @@ from tests.workflows.agent_worker import SHELL, AgentWorkerThread, agent_worker_
 from tests.workflows.agents.calls import CALL, has_begun, nothing_is_left
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.outage import Outage
-from tests.workflows.temporal import terminate, wait_for_close
+from tests.workflows.temporal_server import terminate, wait_for_close
 from tests.workflows.worker_process import worker_process
 from tests.workflows.world import World
 from workflows import unfinished

@@ -9,7 +9,7 @@ from coding_tasks.models import TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.agents.calls import CALL, has_begun
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.world import World
 from workflows import tasks
 from workflows.models import Mention

@@ -9,24 +9,26 @@ from billing.models import AttemptRefund, RunRefund, UsageEvent
 from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences
-from coding_tasks import agent_runs, runs
-from coding_tasks.agent_runs import AgentRuns
+from coding_tasks import runs
 from coding_tasks.agent_worker.exchange import Attempt, Exchange, NotInExchange
 from coding_tasks.failures import PublishingFailed, RepositoryUnreachable
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from coding_tasks.publishing import publication
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+from coding_tasks.turns import agent_runs
+from coding_tasks.turns.agent_runs import AgentRuns
 from tests.billing.world import CREDIT, account_of, book, usage_event, used
 from tests.conftest import wait_until
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
 from tests.workflows.agents.calls import CALL
 from tests.workflows.agents.test_agent_runs import answer_to
-from tests.workflows.temporal import begun_turns, terminate, wait_for_close
+from tests.workflows.temporal_server import begun_turns, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks, unfinished
+from workflows import tasks, unfinished
 from workflows.models import Mention
 from workflows.stopping.work import stop_work
 from workflows.task_runs import TURN_ATTEMPTS
+from workflows.temporal import client
 
 COST = 12 * CREDIT
 GIVEN_BACK = "This used 12.00 credits, which were given back."

@@ -14,12 +14,15 @@ from tests.conftest import wait_until
 from tests.git_repositories import run_git
 from tests.workflows.agents.calls import CALL
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.world import World
-from workflows import client, participants, run_buttons, tasks, undoing
+from workflows import participants, tasks
 from workflows.intake import repeating, stop_orders
+from workflows.messages import run_buttons
 from workflows.models import Mention, Notice
+from workflows.results import undoing
 from workflows.slack import access
+from workflows.temporal import client
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client
 
-from projects import credential_cache, credentials
+from projects import credential_cache
+from projects.authentication import credentials
 from projects.models import User
 from tests.conftest import wait_until
 from tests.workflows.world import World
@@ -113,6 +114,6 @@ def hurried_tasks(monkeypatch) -> Callable[..., None]:
         def impatient(task_id: str) -> ApiTaskInput:
             return ApiTaskInput(task_id, **fields)
 
-        monkeypatch.setattr("workflows.client.ApiTaskInput", impatient)
+        monkeypatch.setattr("workflows.temporal.client.ApiTaskInput", impatient)
 
     return hurry

@@ -8,7 +8,7 @@ import pytest
 
 from billing.organizations import create_organization, create_project
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from projects import credentials
+from projects.authentication import credentials
 from projects.models import OAuthAccessToken, PersonalAPIKey, User
 from tests.workflows.api.conftest import Caller, caller_for
 from tests.workflows.world import World

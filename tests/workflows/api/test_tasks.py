@@ -13,7 +13,7 @@ from billing.allowances.limits import set_limit
 from billing.ingestion.refunds import refund_attempt
 from coding_tasks import api_tasks, creation
 from coding_tasks.models import AcceptedRequest, CodingTask, ProjectAgent, RunEvent, TaskRun
-from projects import introspection
+from projects.authentication import introspection
 from projects.models import OAuthAccessToken, User
 from quota import gate
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
@@ -21,12 +21,13 @@ from tests.billing.world import book, usage_event
 from tests.conftest import wait_until
 from tests.workflows.api.conftest import Caller, caller_for
 from tests.workflows.fake_gateway import AGENT, API_AGENT
-from tests.workflows.temporal import history, terminate, wait_for_close
+from tests.workflows.temporal_server import history, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import tasks
 from workflows.api import running
 from workflows.models import Notice
 from workflows.recovery import lost_tasks
+from workflows.temporal import client
 
 
 def look_for_workflows(monkeypatch) -> None:

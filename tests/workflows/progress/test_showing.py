@@ -11,8 +11,8 @@ from coding_tasks.agent_worker.exchange import Exchange
 from coding_tasks.agents.events import CommandRun, Event, FileEdited, Message, ToolUsed, to_json
 from coding_tasks.models import TaskRun
 from coding_tasks.publishing.branches import branch_of
-from tests.workflows.test_edits import run as run
-from tests.workflows.test_edits import texts
+from tests.workflows.messages.test_edits import run as run
+from tests.workflows.messages.test_edits import texts
 from tests.workflows.test_notices import mention as mention
 from tests.workflows.test_notices import slack as slack
 from tests.workflows.test_notices import workspace as workspace

@@ -13,7 +13,7 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.quotes.past_runs import past_runs
 from tests.workflows.stopping.test_stopping import order
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
 from workflows import tasks

@@ -7,14 +7,15 @@ from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks.models import CodingTask, TaskRun
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal_server import wait_for_close
 from tests.workflows.world import World
-from workflows import client, notices, tasks
+from workflows import notices, tasks
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
 from workflows.recovery.ages import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
 from workflows.recovery.lost_mentions import check_workflow
 from workflows.requests import message_of
+from workflows.temporal import client
 from workflows.unfinished import in_words
 
 NEW = LOOKED_FOR_AFTER + timedelta(seconds=1)

@@ -7,7 +7,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from projects.models import Organization, Project, SlackName, SlackWorkspace
-from projects.slack_names import SlackId, names_of
+from projects.slack.names import SlackId, names_of
 from tests.fakes import FakeSlack
 from tests.stopwatch import Stopwatch
 from workflows import tasks

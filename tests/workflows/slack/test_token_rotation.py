@@ -10,8 +10,8 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 from slack_sdk.errors import SlackApiError
 
-from projects import rotating_tokens
 from projects.models import RotatingToken, SlackWorkspace
+from projects.slack import rotating_tokens
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN
 from tests.settings import ON_POSTGRES

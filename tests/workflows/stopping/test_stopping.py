@@ -10,15 +10,16 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
-from tests.workflows.temporal import terminate, wait_for_close
+from tests.workflows.temporal_server import terminate, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client, closing, denials, tasks
+from workflows import closing, denials, tasks
 from workflows.activities import thread
 from workflows.intake import follow_ups, mentions, replies
 from workflows.mention_types import HANDED_BACK
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
+from workflows.temporal import client
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -10,7 +10,7 @@ import structlog
 from django.core.management.base import BaseCommand
 
 from projects.metrics_server import serve_metrics
-from workflows import worker
+from workflows.temporal import worker
 
 log = structlog.get_logger(__name__)
 
