@@ -45,8 +45,12 @@ class AnsweringAgent:
         model = assignment.model or self.model
         material, note = _shown_material(assignment, model)
         question = Question(
-            *(model, system, self._messages(assignment), self.max_tokens, self.timeout),
-            material=material,
+            model,
+            system,
+            self._messages(assignment),
+            self.max_tokens,
+            self.timeout,
+            material,
         )
         return "\n\n".join(filter(None, [ask(access, question), note]))
 
