@@ -25,8 +25,8 @@ from devstack.settings import ROOT
 START_WITHIN = 120.0  # seconds
 STEP_WITHIN = 30.0  # seconds
 MONTHLY_CREDITS = "9"
-TOP_UP = "20"
 LONG_ANSWER_TOKENS = 4000
+CHANNEL, USER = "C1", "U1"  # general, and Olivia, who may approve credits
 
 Json = Any
 
@@ -132,42 +132,69 @@ class Tour:
         if self._messages(thread)[0]["reactions"]:
             raise NotSeen("a denial without a reaction: the bot began to work anyway")
 
-        _step(f"4. A top-up: manage.py grant_credits {project_id} ai_credits {TOP_UP}")
-        self._manage("grant_credits", project_id, "ai_credits", TOP_UP)
+        _step("4. A top-up: Olivia asks for credits, approves them, and the work starts by itself")
+        self._click("Ask for more credits")
+        self._click("Approve")
+        self._answer_in(thread)
         self._print_quota()
 
-        _step("5. A mention that works again")
-        self._mention_that_works("add a discount to the web shop's basket")
-        self._print_quota()
+        _step("5. A failure of the provider, and the same mention again")
+        failure = {"error": "invalid_request_error", "status": 400}
+        _http(f"{self.model}/_control/replies", [failure])
+        thread = self._mention("explain the web shop's basket")
+        _show("Tollgate", self._reply_in(thread, lambda text: True)["text"])
+        self._click("Start again")
+        self._answer_in(thread)
 
-        _step("6. What an admin sees: who was refused, and who topped up")
+        _step("6. What an admin sees: who asked for credits, and who topped up")
         self._show_admin()
 
     # --- parts of the steps ----------------------------------------------------------------------
 
     def _mention_that_works(self, request: str) -> None:
-        thread = self._mention(request)
-        reply = self._reply_in(thread, lambda text: True)
+        self._answer_in(self._mention(request))
+
+    def _answer_in(self, thread: str) -> None:
+        reply = self._reply_in(thread, lambda text: "[demo model]" in text)
         _show("Tollgate", reply["text"])
-        if "[demo model]" not in reply["text"]:
-            raise NotSeen("an answer of the model in the thread")
+
+    def _click(self, label: str) -> None:
+        """Click the newest button in Olivia's channel whose label begins like this."""
+
+        def find() -> Json:
+            state = _http(f"{self.slack}/page/state?user={USER}")
+            for message in reversed(state["messages"][CHANNEL]):
+                for block in message.get("blocks", ()):
+                    for element in block.get("elements", ()):
+                        if element["type"] == "button" and element["text"]["text"].startswith(
+                            label
+                        ):
+                            return message["ts"], block, element
+            return None
+
+        ts, block, element = _until(find, f"the button {label}")
+        _show("Olivia", f"clicks {element['text']['text']!r}")
+        action = {"type": "button", "block_id": block.get("block_id", "")}
+        action |= {"action_id": element["action_id"], "value": element.get("value", "")}
+        clicked = {"user": USER, "channel": CHANNEL, "ts": ts, "action": action}
+        _http(f"{self.slack}/page/actions", clicked)
 
     def _show_admin(self) -> None:
         url = f"{self.values['TOLLGATE_URL']}/admin/"
         try:
             admin = Admin(url, "admin", self.values["ADMIN_PASSWORD"])
-            refused = rows_below(admin.page(), "Mentions refused today")
+            asked = rows_below(admin.page("workflows/creditrequest/"), "State")
             audited = rows_below(admin.page("billing/auditentry/"), "Reason")
         except OSError as error:
             raise NotSeen(f"the pages of {url}: {error}") from error
-        if not (refused and audited):
-            raise NotSeen("the refused mention and the top-up in the admin")
-        _show("Refused", ", ".join(refused[0][:4]))
+        if not (asked and audited):
+            raise NotSeen("the request for credits and the top-up in the admin")
+        _show("Asked", ", ".join(filter(None, asked[0])))
         _show("Audit", ", ".join(filter(None, audited[0])))
 
     def _mention(self, request: str) -> str:
         _show("Olivia", f"@Tollgate {request}")
-        post = {"channel": "C1", "user": "U1", "text": f"<@UBOT> {request}"}
+        post = {"channel": CHANNEL, "user": USER, "text": f"<@UBOT> {request}"}
         return str(_http(f"{self.slack}/_control/posts", post)["ts"])
 
     def _reply_in(self, thread: str, wanted: Callable[[str], bool]) -> Json:
@@ -180,7 +207,7 @@ class Tour:
         return _until(find, "the bot's reply in the thread")
 
     def _messages(self, thread: str) -> Json:
-        return _http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
+        return _http(f"{self.slack}/_control/messages?channel={CHANNEL}&thread_ts={thread}")
 
     def _usage_above(self, least: float) -> float:
         """Wait until the usage is above `least` credits, print the account, return the usage."""

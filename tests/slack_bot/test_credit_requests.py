@@ -294,7 +294,7 @@ def test_an_approval_for_the_task_grants_credits_and_the_mention_runs(
     desk.ask()
     assert desk.decide(forms.APPROVE_FOR_TASK).status_code == 200
     grant = CreditGrant.objects.get()
-    assert grant.amount_micro == 10 * MICRO
+    assert grant.amount_micro == 40 * MICRO
     assert timezone.now() + timedelta(days=6) < grant.expires_at
     entry = AuditEntry.objects.get(action=AuditEntry.Action.CREDITS_GRANTED)
     assert (entry.actor, entry.reason) == ("carl (Slack U2)", "asked for by U1 in Slack")
@@ -302,7 +302,7 @@ def test_an_approval_for_the_task_grants_credits_and_the_mention_runs(
     assert temporal.has(workflow_of(message))
     tasks.deliver_pending_notices()
     assert desk.last_shown("U1", "C1") == "<@U2> approved it. I start now."
-    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("<@U2> approved 10.00 credits")
+    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("<@U2> approved 40.00 credits")
 
 
 def test_the_form_grants_the_amount_for_the_chosen_time(webhook, desk, message):

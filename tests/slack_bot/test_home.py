@@ -98,7 +98,7 @@ def test_the_tab_shows_a_persons_work_with_cost_and_link_and_their_share(webhook
     said = shown(webhook)
     assert f"*<{LINK}|add &lt;tests&gt;>*\\nworking for 3 min" in said
     assert ", 1.50 credits" in said
-    assert "you have used 1.50 of the team's 2.00 (75 %)" in said
+    assert "you have used 1.50 of the team's 2.00 credits (75 %)" in said
     assert "Your team's credits have no limit." in said
     assert set(buttons(webhook)) == {stop_button.ACTION_ID}
 
@@ -162,7 +162,7 @@ def test_others_see_neither_the_tasks_nor_who_used_most(webhook, run):
     said = shown(webhook, "U2")
     assert "Nothing is running for you." in said
     assert "1 task is running for others in this project." in said
-    assert "you have used 0.50 of the team's 2.00 (25 %)" in said
+    assert "you have used 0.50 of the team's 2.00 credits (25 %)" in said
     assert "tests" not in said
     assert "Who used most" not in said
 

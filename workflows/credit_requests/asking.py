@@ -27,7 +27,8 @@ LAPSES_AFTER = timedelta(days=3)
 """How long a request waits. Later, its author has probably solved the problem in another way."""
 MOST_OPEN = 3
 """Open requests of one person, so that nobody floods those who decide."""
-_WITHOUT_HISTORY_MICRO = 10 * MICRO
+_WITHOUT_HISTORY_MICRO = 40 * MICRO
+"""What one task is granted without a history: enough to reserve an agent's first calls."""
 _CURED_BY_A_TOP_UP = (Reason.LIMIT_REACHED, Reason.INSUFFICIENT_REMAINING)
 
 

@@ -48,7 +48,7 @@ def remaining(left: str | None) -> str:
 
 def approve_for_task(amount: str) -> str:
     """Label the button that approves an amount for this task."""
-    return f"Approve {amount} for this task"
+    return f"Approve {amount} credits for this task"
 
 
 def asked(channel_id: str) -> str:

@@ -14,7 +14,7 @@ from workflows.wording import NEAR_THE_LIMIT, elapsed, escape, link, person, wor
 WORK = "Your work"
 RECENT = "*Your last tasks*"
 CREDITS = "Your team's credits"
-BY_DAY = "*By day*, in UTC"
+BY_DAY = "*Credits by day*, in UTC"
 SPENDERS = "*Who used most*"
 TOP_UP = "Top up"
 TOP_UP_ACTION = "tollgate_top_up"
@@ -114,7 +114,7 @@ def moment(at: datetime) -> str:
 def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
     """Say what the person used, and their share of what the team used."""
     share = f" ({_percent(own_micro, team_micro)} %)" if team_micro > 0 else ""
-    used = f"you have used {amount(own_micro)} of the team's {amount(team_micro)}{share}"
+    used = f"you have used {amount(own_micro)} of the team's {amount(team_micro)} credits{share}"
     return f"Since {since:%Y-%m-%d}, {used}."
 
 

@@ -18,8 +18,9 @@ from workflows.quotes.history import comparable
 from workflows.quotes.ranges import Range
 from workflows.requests import message_of
 
-WITHOUT_HISTORY_MICRO = 10 * MICRO
-"""What is offered if there is no history and every run asks."""
+WITHOUT_HISTORY_MICRO = 40 * MICRO
+"""What is offered if there is no history and every run asks. Less can be too little for an agent's
+first calls, because the most that a call can cost is reserved."""
 State = RunQuote.State
 
 

@@ -151,7 +151,7 @@ def test_a_run_asks_if_it_may_cost_more_than_the_threshold(workspace, run, above
 
 @pytest.mark.parametrize(
     ("above", "expected"),
-    [(40, ("asked", 40, 20)), (0.5, ("asked", 1, None)), (0, ("asked", 10, 5))],
+    [(40, ("asked", 40, 20)), (0.5, ("asked", 1, None)), (0, ("asked", 40, 20))],
 )
 def test_without_a_history_a_run_may_cost_more_than_any_threshold(workspace, run, above, expected):
     ask_above(workspace, above)
