@@ -3,7 +3,8 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,21 @@ from tests.gateway.lossy_redis import LosesAnswers
 pytestmark = pytest.mark.usefixtures("patience")
 
 PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
+ReplaceSleep = Callable[[Callable[[float], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def replace_sleep(monkeypatch: pytest.MonkeyPatch) -> ReplaceSleep:
+    """Replace `asyncio.sleep` on this thread. The suite's servers sleep on others."""
+    original, own = asyncio.sleep, threading.get_ident()
+
+    def _replace(replacement: Callable[[float], Awaitable[None]]) -> None:
+        def sleep(*arguments: float) -> Awaitable[None]:
+            return (replacement if threading.get_ident() == own else original)(*arguments)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    return _replace
 
 
 async def prepared(url: str, allotment: int | str) -> LosesAnswers:
@@ -307,7 +323,7 @@ def test_the_second_process_to_notice_a_loss_begins_no_further_generation(
 
 
 def test_no_call_is_admitted_while_other_processes_may_still_repeat(
-    own_redis: str, monkeypatch: pytest.MonkeyPatch
+    own_redis: str, replace_sleep: ReplaceSleep
 ) -> None:
     gracious = asyncio.Event()
 
@@ -322,7 +338,7 @@ def test_no_call_is_admitted_while_other_processes_may_still_repeat(
         await holds.beat()
         assert (await holds.hold(reservation("one", 100))).status == "held"
         await fall_back_to(redis, saved)
-        monkeypatch.setattr(asyncio, "sleep", grace)
+        replace_sleep(grace)
         await holds.beat()
         assert holds._replaying is not None
         begun = asyncio.create_task(gracious.wait())
@@ -536,7 +552,7 @@ def test_a_settlement_notices_that_redis_fell_back(
 
 
 def test_a_settlement_that_redis_refuses_does_not_keep_others_waiting(
-    own_redis: str, monkeypatch: pytest.MonkeyPatch
+    own_redis: str, replace_sleep: ReplaceSleep
 ) -> None:
     sleep, delays, refusals = asyncio.sleep, [], [True, True]
 
@@ -551,7 +567,7 @@ def test_a_settlement_that_redis_refuses_does_not_keep_others_waiting(
                 raise RedisError("ERR not now")
             return await super().run(script, keys, *arguments)
 
-    monkeypatch.setattr(asyncio, "sleep", soon)
+    replace_sleep(soon)
 
     async def settle() -> None:
         (await prepared(own_redis, 1000)).close()
@@ -573,7 +589,7 @@ def test_a_settlement_that_redis_refuses_does_not_keep_others_waiting(
 
 
 def test_redis_is_asked_less_and_less_often_while_it_does_not_answer(
-    own_redis: str, monkeypatch: pytest.MonkeyPatch
+    own_redis: str, replace_sleep: ReplaceSleep
 ) -> None:
     sleep, pauses = asyncio.sleep, []
 
@@ -581,7 +597,7 @@ def test_redis_is_asked_less_and_less_often_while_it_does_not_answer(
         pauses.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(asyncio, "sleep", soon)
+    replace_sleep(soon)
 
     async def settle() -> None:
         redis = await prepared(own_redis, 1000)

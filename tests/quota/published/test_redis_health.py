@@ -2,8 +2,8 @@
 
 import socket
 import threading
-import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -15,7 +15,7 @@ from quota.published.redis_client import MARKER_SECONDS, SILENCE_SECONDS, Health
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(redis_client, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
