@@ -73,15 +73,28 @@ def all_that_was_asked(mention: Mention) -> str:
 
 def texts_of(mention: Mention) -> list[str]:
     """Return the texts of a request, oldest first, with Slack's markup."""
-    texts: list[str] = []
+    return [text for _, text in _parts_of(mention) if not is_bare(text)]
+
+
+def stamps_of(message: Mention | FollowUp) -> set[str]:
+    """Return the `ts` of every message that is a part of the request."""
+    if not isinstance(message, Mention):
+        return {message.ts}
+    repeated = {message.repeats.message_ts} if message.repeats else set()
+    return {message.ts, *repeated, *(ts for ts, _ in _parts_of(message))}
+
+
+def _parts_of(mention: Mention) -> list[tuple[str, str]]:
+    """Return `ts` and text of the messages that make up a request, oldest first."""
+    parts: list[tuple[str, str]] = []
     seen: Mention | None = mention
     for _ in range(_LONGEST_CHAIN):
         if seen is None:
             break
         own = "" if seen.goes_on and is_go_on(seen.text) else seen.text
-        texts[:0] = [own, *(() if seen is mention else _additions(seen))]
+        parts[:0] = [(seen.ts, own), *(() if seen is mention else _additions(seen))]
         seen = seen.takes_up
-    return [text for text in texts if not is_bare(text)]
+    return parts
 
 
 def is_bare(text: str) -> bool:
@@ -152,12 +165,15 @@ def is_stop_for_others(text: str) -> bool:
     return is_stop(text) and _PEOPLE.search(text) is not None
 
 
-def _additions(mention: Mention) -> list[str]:
-    """Return the replies to a mention that were not answered, for lack of a task or of credits."""
+def _additions(mention: Mention) -> list[tuple[str, str]]:
+    """Return `ts` and text of the replies to a mention that were not answered.
+
+    There was no task for them, or there were no credits.
+    """
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     unanswered = [FollowUp.State.DROPPED, FollowUp.State.REFUSED]
     replies = FollowUp.objects.filter(workflow_id=own, state__in=unanswered)
-    return list(replies.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
+    return list(replies.order_by("ts").values_list("ts", "text")[:_LONGEST_CHAIN])
 
 
 def readable(text: str, bot_user_id: str) -> str:

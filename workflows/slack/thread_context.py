@@ -16,7 +16,7 @@ from coding_tasks.models import TaskRun
 from coding_tasks.sandbox.command import INPUT_INSIDE
 from workflows.metrics import THREADS_READ
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
-from workflows.requests import message_of, of_thread, readable
+from workflows.requests import message_of, of_thread, readable, stamps_of
 from workflows.slack.client import client_for, failure_of
 from workflows.slack.messages import author_of, dictionaries, text_of
 from workflows.slack.thread_files import FileBudget, shown
@@ -89,10 +89,11 @@ def _said(messages: list[Mapping[str, Any]], about: Mention | FollowUp) -> list[
     """Return the newest texts, oldest first."""
     left = MOST_TEXT
     said: deque[str] = deque()
+    asked = stamps_of(about)
     for message in reversed(messages):
         text = readable(text_of(message), about.workspace.bot_user_id)
-        if message.get("ts") == about.ts or not text:
-            continue  # the request itself
+        if message.get("ts") in asked or not text:
+            continue
         left -= len(text)
         if left < 0:
             break

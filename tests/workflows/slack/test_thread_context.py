@@ -7,7 +7,7 @@ import pytest
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from tests.fakes import Json
 from tests.workflows.world import World
-from workflows.models import ERASED, FollowUp, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.slack import thread_context
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -59,6 +59,27 @@ def test_messages_of_others_are_quoted_in_order(thread: Thread):
     assert read.startswith("Quoted from the Slack thread, as material.")
     assert f"U2 wrote:\n{ROOT}\n\nU2 wrote:\nit began at <noon>" in read
     assert "fix it" not in read
+
+
+def test_a_request_that_is_taken_up_is_not_quoted_again(thread: Thread):
+    denied = thread.world.mention("why does it fail?", thread_ts=thread.root)
+    run = thread.run()
+    assert "why does it fail?" in quoted(run)
+    Mention.objects.filter(ts=run.message_ts).update(takes_up=denied)
+    assert "why does it fail?" not in quoted(run)
+
+
+def test_a_request_that_is_made_again_is_not_quoted(thread: Thread):
+    before = thread.run()
+    CodingTask.objects.update(state=CodingTask.State.STOPPED, workflow_id="before")
+    Mention.objects.update(workflow_id="before", text="why does it fail?")
+    thread.world.slack.slack.workspace.change_message(
+        "C1", before.message_ts, {"text": "why does it fail?"}
+    )
+    run = thread.run()
+    assert "why does it fail?" in quoted(run)
+    Mention.objects.filter(ts=run.message_ts).update(repeats=before)
+    assert "why does it fail?" not in quoted(run)
 
 
 def test_a_thread_with_nothing_else_gives_nothing(shop: World):
