@@ -15,7 +15,7 @@ def take_click(
 ) -> None:
     """Take a click on a button in one of the workspace's threads.
 
-    Only the owner's counts. Others are told so, alone and once.
+    Only the owner's counts. Others are told so once, in a message that only they see.
     """
     task = participants.task_in(workspace, place)
     if task is None:

@@ -127,7 +127,7 @@ def drop(follow_up: FollowUp) -> None:
 
 
 def tell_alone(task: CodingTask, user_id: str, why: str, text: str) -> None:
-    """Tell a person something about a task, alone and once for each reason `why`."""
+    """Tell only this person something about a task, once for each reason `why`."""
     told = notices.claim(
         f"participant-{why}:{task.pk}:{user_id}",
         Notice.Kind.PICKER_REFUSAL,

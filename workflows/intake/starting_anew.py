@@ -88,7 +88,7 @@ def show_started(request: Mention, repository: str) -> None:
 
 
 def tell_alone(request: Mention, user_id: str, why: str, words: str) -> None:
-    """Tell a person something about starting a request anew, alone and once for each `why`."""
+    """Tell only this person something about starting a request anew, once for each `why`."""
     key = f"start-anew-{why}:{request.pk}:{user_id}"
     told = notices.claim(
         key, Notice.Kind.PICKER_REFUSAL, request, words, user_id=user_id, only_to_user=True

@@ -69,7 +69,7 @@ def obey(message: Mention) -> None:
 def obey_click(run: TaskRun, user_id: str, ts: str) -> None:
     """End the work whose stop button was clicked at `ts`, as if its author had written "stop".
 
-    The person who clicked is told, alone, if the work is somebody else's or has ended already.
+    If the work is somebody else's or has ended already, only the person who clicked is told.
     """
     task = run.task
     if task.workspace is None:

@@ -12,7 +12,7 @@ from quota import gate
 from quota.resources import MICRO
 from workflows import notices
 from workflows.metrics import QUOTES
-from workflows.models import CostConfirmation, Notice, RunQuote
+from workflows.models import CostConfirmation, CreditRequest, Mention, Notice, RunQuote
 from workflows.quotes import buttons, words
 from workflows.quotes.history import comparable
 from workflows.quotes.ranges import Range
@@ -41,6 +41,9 @@ def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
     with suppress(gate.QuotaUnknown):  # the quote can do without
         headroom = gate.headroom(task.project, task.resource, distinct_id=run.distinct_id)
     offer = _offer(task, found, None if headroom is None else headroom.left_micro)
+    approved = _approved_micro(run) if offer else None
+    if approved is not None:
+        offer = None
     with transaction.atomic():
         made, is_new = RunQuote.objects.get_or_create(
             run=run,
@@ -59,7 +62,7 @@ def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
             },
         )
         if is_new:
-            TaskRun.objects.filter(pk=run.pk).update(model=model)
+            TaskRun.objects.filter(pk=run.pk).update(model=model, accepted_micro=approved)
             claim_question(made, run)
             QUOTES.labels(made.state).inc()
     return made
@@ -106,6 +109,19 @@ def _offer(task: CodingTask, found: Range | None, left_micro: int | None) -> _Of
     median = whole_credits(found.median) if found else most
     smaller = median if median < most else most // 2 // MICRO * MICRO
     return _Offer(most, smaller or None)
+
+
+def _approved_micro(run: TaskRun) -> int | None:
+    """Return what was approved for this run after a denial. To ask once more would only hold it up.
+
+    A larger grant is for the team's work, so this run gets what the approver read that it may cost.
+    """
+    about = message_of(run)
+    requests = CreditRequest.objects.filter(state=CreditRequest.State.RESUMED)
+    request = requests.filter(mention=about).first() if isinstance(about, Mention) else None
+    if request is None or request.granted_micro is None:
+        return None
+    return min(request.granted_micro, request.suggested_micro)
 
 
 def whole_credits(micro: int) -> int:

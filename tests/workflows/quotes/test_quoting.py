@@ -14,7 +14,7 @@ from quota.gate import QuotaUnknown
 from quota.resources import AI_CREDITS, MICRO
 from tests.ready_project import ready_project
 from tests.workflows.quotes.past_runs import past_run, past_runs
-from workflows.models import CostConfirmation, Mention, Notice, RunQuote
+from workflows.models import CostConfirmation, CreditRequest, Mention, Notice, RunQuote
 from workflows.quotes import ending, quoting, words
 from workflows.quotes.ending import Conclusion
 
@@ -244,3 +244,43 @@ def test_a_run_that_was_stopped_before_the_answer_does_not_go_on(workspace, run)
     assert ending.conclude(run, timezone.now(), is_last=False) == Conclusion(refusal=why)
     assert RunQuote.objects.get().state == "dropped"
     assert TaskRun.objects.get().error == "stopped by the message 2.1"
+
+
+# --- After a denial ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("state", "granted", "cap"),
+    [
+        ("resumed", 40, 40),
+        ("resumed", 1_000, 40),
+        ("resumed", 30, 30),
+        ("resumed", None, None),  # somebody added credits in another way
+        ("approved", 40, None),  # and the mention was repeated before they came
+    ],
+)
+def test_what_was_approved_for_a_denied_request_is_its_cap_and_it_asks_nothing(
+    workspace: SlackWorkspace, run: TaskRun, state: str, granted: int | None, cap: int | None
+):
+    ask_above(workspace, 0)
+    CreditRequest.objects.create(
+        mention=Mention.objects.get(),
+        state=state,
+        suggested_micro=40 * MICRO,
+        granted_micro=granted and granted * MICRO,
+    )
+    made = quote(run)
+    run.refresh_from_db()
+    assert run.accepted_micro == (cap and cap * MICRO)
+    assert made.state == ("shown" if cap else "asked")
+    assert Notice.objects.exists() == (cap is None)
+
+
+def test_an_approval_changes_nothing_where_runs_do_not_ask(workspace: SlackWorkspace, run: TaskRun):
+    CreditRequest.objects.create(
+        mention=Mention.objects.get(),
+        state="resumed",
+        suggested_micro=40 * MICRO,
+        granted_micro=40 * MICRO,
+    )
+    quote(run)
+    run.refresh_from_db()
+    assert run.accepted_micro is None
