@@ -44,7 +44,7 @@ class Turn:
 class Assignment:
     """The turn to do: the repository, the request, and the earlier turns of the task.
 
-    The repository's name is empty if there is none.
+    `repository` is empty if the task has no repository.
     """
 
     repository: str

@@ -248,3 +248,10 @@ def test_a_user_who_can_only_view_an_organization_is_asked_for_no_reason(client,
     form = NO_INLINES | {"name": "Acme", "reason": "because"}
     assert client.post(page, form).status_code == 403
     assert Organization.objects.get().is_active
+
+
+def test_each_field_of_a_moment_has_a_label(admin_client):
+    page = admin_client.get(reverse("admin:billing_creditgrant_add")).content.decode()
+    for field in ("starts_at_0", "starts_at_1", "expires_at_0", "expires_at_1"):
+        assert f'for="id_{field}"' in page
+        assert f'id="id_{field}"' in page
