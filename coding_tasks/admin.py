@@ -179,7 +179,6 @@ class RepositoryRuleAdmin(NamedSearch, admin.ModelAdmin[RepositoryRule]):
 
     list_display = ["keyword", "position", "project", "repository"]
     list_editable = ["position"]
-    list_filter = ["project"]
     list_select_related = ["project__organization", "repository"]
     search_fields = ["keyword", "repository__full_name", "project__name"]
     named_by = ["keyword"]
@@ -203,11 +202,10 @@ class CodingTaskAdmin(_ReadOnly):
         "created_at",
         "finished_at",
     ]
-    list_filter = ["state", "origin", "project__organization", "repository", "created_at"]
+    list_filter = ["state", "origin", "project__organization", "created_at"]
     list_select_related = ["repository", "project__organization", "user"]
     search_fields = ["title", "user__username", "repository__full_name", "project__name"]
     search_ids = ["id", "workflow_id", "thread_ts", "channel_id", "owner_slack_user_id"]
-    date_hierarchy = "created_at"
     readonly_fields = fields = (
         "title",
         "state",
@@ -303,7 +301,6 @@ class TaskRunAdmin(_ReadOnly):
     list_select_related = ["task"]
     search_fields = ["task__title", "error"]
     search_ids = ["id", "task__workflow_id", "message_ts"]
-    date_hierarchy = "created_at"
     readonly_fields = fields = (
         "task",
         "message_ts",

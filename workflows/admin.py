@@ -141,7 +141,6 @@ class NoticeInline(ReadOnly, admin.TabularInline[Notice, Mention]):
 class MentionAdmin(RecordAdmin):
     """Mentions and how each ended."""
 
-    date_hierarchy = "received_at"
     list_display = [
         "received_at",
         "project",
@@ -153,10 +152,10 @@ class MentionAdmin(RecordAdmin):
         "ending",
         "workflow",
     ]
-    list_filter = ["state", "workspace__project__organization", "workspace__project"]
-    search_fields = ["text", "outcome"]
+    list_filter = ["state", "workspace__project__organization", "received_at"]
+    search_fields = ["text", "outcome", "workspace__project__name"]
     search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
-    search_help_text = "Words from the text or the outcome, a Slack id or ts, or a workflow id"
+    search_help_text = "Words from the text, the outcome or the project, or an id"
     exclude = ["workflow_id", "outcome"]
     readonly_fields = ["ending", "workflow"]
     inlines = [NoticeInline]
@@ -166,7 +165,6 @@ class MentionAdmin(RecordAdmin):
 class NoticeAdmin(RecordAdmin):
     """Messages that the bot owes to threads, and whether they were sent."""
 
-    date_hierarchy = "created_at"
     list_display = [
         "created_at",
         "project",
@@ -180,8 +178,8 @@ class NoticeAdmin(RecordAdmin):
         "error",
         "sent_at",
     ]
-    list_filter = ["state", "kind", "destination", "workspace__project"]
-    search_fields = ["text", "error"]
+    list_filter = ["state", "kind", "destination", "created_at"]
+    search_fields = ["text", "error", "workspace__project__name"]
     search_ids = ["key__icontains", "channel_id", "user_id", "thread_ts"]
     raw_id_fields = ["mention"]
 
@@ -190,7 +188,6 @@ class NoticeAdmin(RecordAdmin):
 class FollowUpAdmin(RecordAdmin):
     """Replies to running tasks."""
 
-    date_hierarchy = "received_at"
     list_display = [
         "received_at",
         "project",
@@ -203,8 +200,8 @@ class FollowUpAdmin(RecordAdmin):
         "ending",
         "workflow",
     ]
-    list_filter = ["state", "addressed", "workspace__project"]
-    search_fields = ["text", "outcome"]
+    list_filter = ["state", "addressed", "received_at"]
+    search_fields = ["text", "outcome", "workspace__project__name"]
     search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
     exclude = ["workflow_id", "outcome"]
     readonly_fields = ["ending", "workflow"]
@@ -236,10 +233,9 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
         "reason",
         "ended_at",
     ]
-    list_filter = ["state", "mention__workspace__project"]
+    list_filter = ["state", "asked_at"]
     search_fields = ["reason", "mention__workspace__project__name"]
     search_ids = ["mention__user_id", "decider_slack_user_id"]
-    date_hierarchy = "asked_at"
     raw_id_fields = ["mention", "decided_by"]
     exclude = ["suggested_micro", "granted_micro"]
     readonly_fields = ["suggested", "granted"]
@@ -355,10 +351,9 @@ class RunQuoteAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunQuote]):
         "state",
         "answered_by",
     ]
-    list_filter = ["state", "history", "run__task__project"]
+    list_filter = ["state", "history", "made_at"]
     search_fields = ["run__task__title", "run__task__project__name"]
     search_ids = ["run__id", "run__message_ts", "answered_by"]
-    date_hierarchy = "made_at"
     raw_id_fields = ["run"]
     exclude = ["low_micro", "high_micro", "left_micro", "offered_micro", "smaller_micro"]
     readonly_fields = ["low", "high", "left", "offered", "smaller", "accepted"]

@@ -61,11 +61,10 @@ class TaskParticipantAdmin(NamedSearch, admin.ModelAdmin[TaskParticipant]):
         "removed_by",
         "removed_at",
     ]
-    list_filter = ["task__project"]
+    list_filter = ["added_at"]
     list_select_related = ["task"]
-    search_fields = ["task__title", "added_by", "removed_by"]
+    search_fields = ["task__title", "task__project__name", "added_by", "removed_by"]
     search_ids = ["slack_user_id", "task__owner_slack_user_id", "task__id"]
-    date_hierarchy = "added_at"
     raw_id_fields = ["task"]
     actions = ["remove"]
 

@@ -195,11 +195,16 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
         "because",
         "version",
     ]
-    list_filter = [("state", StateFilter), ("reason", ReasonFilter), "scope", "account__resource"]
+    list_filter = [
+        ("state", StateFilter),
+        ("reason", ReasonFilter),
+        "scope",
+        "account__resource",
+        "decided_at",
+    ]
     search_fields = ["account__organization__name"]
     search_ids = ["account__organization__id", "subject__icontains"]
     list_select_related = ["account__organization"]
-    date_hierarchy = "decided_at"
     show_full_result_count = False
     fields = [
         "account",

@@ -15,10 +15,9 @@ class AuditEntryAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[AuditEntry]):
 
     list_display = ["at", "action", "organization", "sentence", "actor", "reason"]
     fields = ["at", "action", "organization", "sentence", "actor", "reason", "all_details"]
-    list_filter = ["action"]
+    list_filter = ["action", "at"]
     list_select_related = ["organization"]
     search_fields = ["organization__name", "actor", "reason"]
-    date_hierarchy = "at"
 
     @admin.display(description="what")
     def sentence(self, entry: AuditEntry) -> str:
@@ -36,8 +35,7 @@ class ThresholdNoticeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ThresholdNoti
     """Which accounts reached a threshold, or had credits again."""
 
     list_display = ["noticed_at", "account", "percent", "usage", "period_start", "round"]
-    list_filter = ["percent", "account__resource"]
+    list_filter = ["percent", "account__resource", "noticed_at"]
     list_select_related = ["account__organization"]
     search_fields = ["account__organization__name"]
-    date_hierarchy = "noticed_at"
     usage = credits_column("usage_micro", "credits used")

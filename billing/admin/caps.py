@@ -73,9 +73,8 @@ class CapAdmin(AllowanceAdmin):
 
     form = CapForm
     list_display = ["set_at", "account", "scope", "subject", "cap", "actor", "reason"]
-    list_filter = ["scope", "account__resource"]
+    list_filter = ["scope", "account__resource", "set_at"]
     search_ids = ["subject__icontains"]
-    date_hierarchy = "set_at"
     shown = ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
 
     def create(self, account: Account, given: dict[str, Any], **who: Any) -> Cap:

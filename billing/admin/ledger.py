@@ -47,12 +47,12 @@ class UsageEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[UsageEvent]):
         "is_error",
         "is_estimated",
         "account__resource",
+        "booked_at",
     ]
     list_select_related = ["project__organization"]
     search_fields = ["model", "project__organization__name"]
     search_ids = ["uuid", "adjusts", "task_run_id", "trace_id", "distinct_id__icontains"]
     search_help_text = "An event's, run's or trace's id, a user, a model or an organization."
-    date_hierarchy = "booked_at"
     show_full_result_count = False
     actions = ["refund"]
     credits = credits_column("credits_micro", "credits")
@@ -116,11 +116,10 @@ class RunRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunRefund]):
 
     list_display = ["made_at", "task_run_id", "organization", "project", "failure", "given_back"]
     failure = words_column("reason", "reason", {})
-    list_filter = ["reason"]
+    list_filter = ["reason", "made_at"]
     list_select_related = ["project__organization"]
     search_fields = ["project__name", "project__organization__name", "reason"]
     search_ids = ["task_run_id"]
-    date_hierarchy = "made_at"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list that looks up credits."""
@@ -142,10 +141,10 @@ class AttemptRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[AttemptRefund])
     """The lost attempts at task runs whose cost was given back."""
 
     list_display = ["made_at", "task_run_id", "project", "since", "until", "reason"]
+    list_filter = ["made_at"]
     list_select_related = ["project__organization"]
     search_fields = ["project__name", "project__organization__name"]
     search_ids = ["task_run_id"]
-    date_hierarchy = "made_at"
 
 
 @admin.register(DailyUsage)
@@ -165,13 +164,12 @@ class DailyUsageAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DailyUsage]):
         "tokens_in",
         "tokens_out",
     ]
-    list_filter = [("resource", BucketFilter), ("product", ProductFilter)]
+    list_filter = [("resource", BucketFilter), ("product", ProductFilter), "day"]
     bucket = words_column("resource", "bucket", BUCKETS)
     product_title = words_column("product", "product", TITLES)
     list_select_related = ["organization", "project__organization"]
     search_fields = ["organization__name", "project__name", "model"]
     search_ids = ["distinct_id__icontains", "task_run_id"]
-    date_hierarchy = "day"
     credits = credits_column("credits_micro", "credits")
     number_of_events = thousands_column("events")
     tokens_in = thousands_column("input_tokens")

@@ -133,8 +133,7 @@ class LimitAdmin(AllowanceAdmin):
 
     form = LimitForm
     list_display = ["set_at", "account", "limit", "mode", "actor", "reason"]
-    list_filter = ["mode", "account__resource"]
-    date_hierarchy = "set_at"
+    list_filter = ["mode", "account__resource", "set_at"]
     shown = [
         "account",
         "limit",
@@ -245,8 +244,7 @@ class CreditGrantAdmin(AllowanceAdmin):
         "actor",
         "reason",
     ]
-    list_filter = ["account__resource", ("voided_at", admin.EmptyFieldListFilter)]
-    date_hierarchy = "created_at"
+    list_filter = ["account__resource", ("voided_at", admin.EmptyFieldListFilter), "created_at"]
     actions = ["void"]
     amount = credits_column("amount_micro", "credits")
     shown = [

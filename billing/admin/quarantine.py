@@ -41,10 +41,9 @@ class QuarantinedEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[QuarantinedE
     """Events that the gateway delivered and billing could not book."""
 
     list_display = ["received_at", "event_uuid", "because", "detail", "state", "resolved_by"]
-    list_filter = ["state", ("reason", QuarantineReasonFilter)]
+    list_filter = ["state", ("reason", QuarantineReasonFilter), "received_at"]
     search_fields = ["payload"]
     search_ids = ["event_uuid"]
-    date_hierarchy = "received_at"
     fields = [
         "event_uuid",
         "because",

@@ -46,11 +46,10 @@ class RunChangeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunChange]):
     """The changes of runs, and how far their publishing is."""
 
     list_display = ["created_at", "commit", "run", "branch", "files", "pushed_at", "note"]
-    list_filter = ["run__task__project__organization", "pushed_at"]
+    list_filter = ["run__task__project__organization", "pushed_at", "created_at"]
     list_select_related = ["run__task"]
     search_fields = ["branch", "run__task__title", "note"]
     search_ids = ["commit", "run__id"]
-    date_hierarchy = "created_at"
     readonly_fields = fields = (
         "run_page",
         "branch",
@@ -89,11 +88,10 @@ class ChangeUndoAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ChangeUndo]):
     """Who wanted which change undone, and what came of it."""
 
     list_display = ["asked_at", "asked_by", "run", "state", "outcome", "ended_at"]
-    list_filter = ["state", "run__task__project__organization"]
+    list_filter = ["state", "run__task__project__organization", "asked_at"]
     list_select_related = ["run__task"]
     search_fields = ["asked_by", "run__task__title", "outcome"]
     search_ids = ["run__id", "revert_commit"]
-    date_hierarchy = "asked_at"
     readonly_fields = fields = (
         "run",
         "asked_by",
