@@ -1,8 +1,8 @@
 # Every command runs through the launcher, which creates .venv/ if needed.
 PYTHON ?= python3
 # Each process gets whole files, in pytest's order. ARGS="-n 0" runs everything in one process.
-# Tests wait for servers a third of the time or more, so three processes keep two cores busy.
-PROCESSES ?= 3
+# Tests wait for servers more than half of the time, so five processes keep two cores busy.
+PROCESSES ?= 5
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # If PYTHON is given and .venv/ has another version, that Python gets a separate environment.
 MINOR = -c 'import sys; print(sys.version_info[:2])' 2>/dev/null
