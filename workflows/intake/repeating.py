@@ -44,7 +44,7 @@ class _Target:
 def take_click(workspaces: Iterable[SlackWorkspace], click: Click) -> None:
     """Start the work of a button again, for the person who asked for it.
 
-    Others, and those whose work cannot start again, are told so alone.
+    If somebody else clicks, or the work cannot start again, only the person who clicked is told.
     """
     target = _target_of(list(workspaces), click.value)
     if target is None:

@@ -31,7 +31,7 @@ GIVE_UP_AFTER = timedelta(hours=6)
 
 
 def take_click(workspaces: Iterable[SlackWorkspace], run_id: UUID, user_id: str) -> None:
-    """Take a click on the button. Only the requester's counts; others are told so alone."""
+    """Take a click on the button. Only the requester's counts; others are told so once."""
     runs = TaskRun.objects.select_related("task")
     run = runs.filter(pk=run_id, task__workspace__in=list(workspaces)).first()
     if run is None:
