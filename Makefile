@@ -60,6 +60,9 @@ agents: ## install Claude Code, Codex and mini-swe-agent for coding tasks (AGENT
 test-agents: ## run the installed coding agents against a scripted model
 	$(LAUNCH) pytest -n 0 -rs tests/coding_tasks/agents/test_installed_agents.py tests/devstack/test_installed_agents.py $(ARGS)
 
+test-browser: ## run the tests that need a browser, in this machine's Chromium
+	$(LAUNCH) devstack.browser_tests
+
 test-deploy: ## check the dashboards, the alerts and the Helm chart with their own tools
 	$(LAUNCH) tests.deploy $(ARGS)
 
@@ -74,4 +77,4 @@ lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group deploy --constraint requirements.lock --output-file requirements-deploy.lock
 
-.PHONY: help up demo test lint format bench soak mutations screenshots accessibility agents test-agents test-deploy lock
+.PHONY: help up demo test lint format bench soak mutations screenshots accessibility agents test-agents test-browser test-deploy lock

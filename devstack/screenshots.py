@@ -20,15 +20,15 @@ def browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-def become(tests: str, *options: str, **environment: str) -> None:
-    """Install the packages that drive a browser; replace this process by a run of these tests."""
+def become(*arguments: str, **environment: str) -> None:
+    """Install the packages that drive a browser, and become pytest with these arguments."""
     if browser() is None:
         sys.exit("tollgate: Chromium is missing. On Debian: sudo apt install chromium")
     try:
         install(LOCK, shutil.which("uv"))
     except LaunchError as error:
         sys.exit(f"tollgate: {error}")
-    command = [str(PYTHON), "-m", "pytest", "-n", "0", "-q", *options, tests]
+    command = [str(PYTHON), "-m", "pytest", "-n", "0", "-q", *arguments]
     os.execve(PYTHON, command, os.environ | environment)
 
 
