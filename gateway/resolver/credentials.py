@@ -119,6 +119,7 @@ class Credentials:
         self._asking: dict[str, asyncio.Task[KnownCredential]] = {}
         self._revoked: dict[str, tuple[int, float]] = {}
         self._failed_at = float("-inf")
+        self._forgotten_at = float("-inf")  # when the last revocations could not be learned
         self.group = ""
         self.confirmed_at = float("-inf")  # when Django was last known to answer (monotonic)
 
@@ -156,11 +157,12 @@ class Credentials:
             self._revoked.pop(next(iter(self._revoked)))
 
     def forget_all(self) -> None:
-        """Forget every credential, because the change feed cannot say which were revoked."""
-        for digest in list(self._known):
-            self.revoke(digest)
-        for digest in list(self._asking):
-            self.revoke(digest)
+        """Forget every credential, because the change feed cannot say which were revoked.
+
+        Answers to questions asked before now are ignored, too: Django is asked once more.
+        """
+        self._known.clear()
+        self._forgotten_at = time.monotonic()
 
     def _refresh(self, digest: str, token: str) -> None:
         if digest not in self._asking and time.monotonic() - self._failed_at > RETRY_SECONDS:
@@ -202,14 +204,12 @@ class Credentials:
         )
 
     async def _introspect(self, digest: str, token: str) -> KnownCredential:
-        asked_at = time.monotonic()
         try:
-            # Refreshing tokens in use does not wait behind questions about unknown tokens.
-            if digest in self._known:
-                answer = await self._api.introspect(token, self.group)
-            else:
-                async with self._questions:
-                    answer = await self._api.introspect(token, self.group)
+            asked_at, answer = await self._question(digest, token)
+            if asked_at <= self._forgotten_at:
+                asked_at, answer = await self._question(digest, token)
+            if asked_at <= self._forgotten_at:
+                raise TollgateUnavailable("the change feed was reset twice")
         except TollgateUnavailable:
             self._failed_at = time.monotonic()
             metrics.RESOLVER_FAILURES.labels("introspection", "unavailable").inc()
@@ -230,6 +230,15 @@ class Credentials:
             kept.pop(next(iter(kept)))
         known = kept[digest] = KnownCredential(digest, answer, asked_at)
         return known
+
+    async def _question(self, digest: str, token: str) -> tuple[float, TokenAnswer]:
+        """Return when Django was asked, and its answer."""
+        asked_at = time.monotonic()
+        # Refreshing tokens in use does not wait behind questions about unknown tokens.
+        if digest in self._known:
+            return asked_at, await self._api.introspect(token, self.group)
+        async with self._questions:
+            return asked_at, await self._api.introspect(token, self.group)
 
 
 def caller_of(digest: str, answer: TokenAnswer, product: Product, project: int | None) -> Caller:

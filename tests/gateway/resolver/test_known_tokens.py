@@ -1,6 +1,7 @@
 """How long an answer about a token is valid, and when it is refreshed."""
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -79,6 +80,48 @@ def test_an_answer_is_valid_for_a_minute_or_longer_while_django_is_away() -> Non
         known._failed_at -= RETRY_SECONDS  # otherwise Django is not asked right after a failure
         with pytest.raises(Refusal) as refused:
             await known.identify("token")
+        assert refused.value.status == 401
+
+    asyncio.run(use())
+
+
+def test_a_question_under_way_while_all_is_forgotten_is_asked_again() -> None:
+    async def use(resets: int) -> None:
+        api = SlowApi()
+        known = Credentials(api, open_window=60)  # type: ignore[arg-type]
+        api.let.clear()
+        asking = asyncio.create_task(known.identify("token"))
+        for asked in range(1, resets + 1):
+            while api.asked < asked:  # noqa: ASYNC110 - the double counts and tells nobody
+                await asyncio.sleep(0)
+            known.forget_all()
+            api.let.set()
+            api.let = asyncio.Event()
+        api.let.set()
+        if resets == 1:
+            assert (await asking).answer.active
+            assert api.asked == 2
+            return
+        with pytest.raises(Refusal) as refused:
+            await asking
+        assert refused.value.status == 503, "it can be repeated; 401 would end the work"
+
+    asyncio.run(use(1))
+    asyncio.run(use(2))
+
+
+def test_a_token_that_is_revoked_while_django_is_asked_about_it_is_refused() -> None:
+    async def use() -> None:
+        api = SlowApi()
+        known = Credentials(api, open_window=60)  # type: ignore[arg-type]
+        api.let.clear()
+        asking = asyncio.create_task(known.identify("token"))
+        while api.asked < 1:  # noqa: ASYNC110 - the double counts and tells nobody
+            await asyncio.sleep(0)
+        known.revoke(hashlib.sha256(b"token").hexdigest(), 1)
+        api.let.set()
+        with pytest.raises(Refusal) as refused:
+            await asking
         assert refused.value.status == 401
 
     asyncio.run(use())
