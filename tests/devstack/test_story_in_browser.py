@@ -129,7 +129,6 @@ def test_a_person_gets_work_done_runs_out_of_credits_and_goes_on(stack: Stack, o
     approve.wait_for()
     olivia.looks("request")
     approve.click()
-    olivia.clicks("Run for up to")
     olivia.reads("[demo model]")
     olivia.looks("went-on-by-itself")
 
