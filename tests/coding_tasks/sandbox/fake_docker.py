@@ -66,16 +66,22 @@ class Engine:
                 mount["src"] = f"{name}{mount['dst'].replace('/', '-')}"
                 (self.state / mount["src"]).mkdir()
                 volumes[mount["dst"]] = mount["src"]
+        self._keep(name, {"volumes": volumes})  # an engine knows a container before it starts
         # A group, because bubblewrap may be killed before its child would end with it.
         process = subprocess.Popen([*self._isolated(order), "--", *order.argv], process_group=0)
-        about = {"pid": process.pid, "volumes": volumes}
-        self.container(name).write_text(json.dumps(about))
+        self._keep(name, {"pid": process.pid, "volumes": volumes})
         holder = order.options.get("--pid", "").removeprefix("container:")
         if holder:
             threading.Thread(target=self._end_with, args=(holder, process), daemon=True).start()
         status = process.wait()
         self.container(name).unlink()
         return status if status >= 0 else 128 - status
+
+    def _keep(self, name: str, about: dict[str, object]) -> None:
+        """Write what is known of a container, so that nobody reads half of it."""
+        written = self.state / f"writing-{name}"
+        written.write_text(json.dumps(about))
+        written.rename(self.container(name))
 
     def _end_with(self, holder: str, process: subprocess.Popen[bytes]) -> None:
         """Do what a shared process namespace does."""
@@ -147,7 +153,7 @@ class Engine:
     def remove(self, name: str) -> int:
         try:
             os.killpg(json.loads(self.container(name).read_text())["pid"], signal.SIGKILL)
-        except (OSError, ValueError):
+        except (OSError, KeyError):  # it is gone, or has not started
             sys.stderr.write(f"Error: No such container: {name}\n")
             return 1
         return 0
