@@ -22,9 +22,9 @@ def ensure_accounts(organization_ids: Iterable[UUID]) -> None:
 
 
 def lock_accounts(ids: Iterable[int]) -> list[Account]:
-    """Lock accounts, in the order of their ids, until the transaction ends, and return them.
+    """Return the accounts, locked in the order of their ids until the transaction ends.
 
-    Their organizations are loaded too, after the locks were taken.
+    Their organizations are loaded once the locks are taken.
     """
     locked = list(Account.objects.select_for_update().filter(pk__in=list(ids)).order_by("pk"))
     # A join in the locking statement would show the organizations as they were before the wait.

@@ -1,6 +1,6 @@
 """Models whose rows can't be changed or deleted, neither through the ORM nor in the database.
 
-The database's triggers are in the migration `append_only_triggers`.
+The database's triggers are in the migration `0002_triggers`.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Convert between dollars, credits and micro-credits. Exact: integers and Decimal, never floats.
+"""Convert exactly between dollars, credits and micro-credits, without floats.
 
-1 credit is one cent of what a call costs after the bucket's markup on the provider's price.
+1 credit is one cent of a call's price, which is the provider's price plus the bucket's markup.
 1 credit is 1,000,000 micro-credits.
 """
 

@@ -19,8 +19,8 @@ class _Line:
 def csv_lines(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     """Yield a table, line by line.
 
-    Callers of the gateway choose the names of models, users and traces. If a spreadsheet could take
-    a text for a formula, it gets an apostrophe in front
+    Callers of the gateway choose the names of models, users and traces. A text that a spreadsheet
+    could take for a formula gets an apostrophe in front
     (https://owasp.org/www-community/attacks/CSV_Injection).
     """
     writer = csv.writer(_Line())

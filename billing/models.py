@@ -327,9 +327,9 @@ class UsageEvent(AppendOnlyModel):
 
 
 class RunRefund(AppendOnlyModel):
-    """A task run whose cost is given back: what was booked for it, and what will be booked.
+    """A task run whose whole cost is given back, including what is booked for it later.
 
-    The ledger's refunds of the run's events have the amounts.
+    The amounts are in the ledger's refunds of the run's events.
     """
 
     task_run_id = models.UUIDField("run", primary_key=True)

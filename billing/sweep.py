@@ -98,7 +98,7 @@ def _decide(ids: Sequence[int]) -> None:
 
 
 def _republish(ids: Iterable[int]) -> None:
-    """Store and publish the decisions of accounts whose rows still differ from them."""
+    """Decide and publish again for the accounts that still differ from their decisions."""
     with transaction.atomic():
         accounts = lock_accounts(ids)
         now = timezone.now()

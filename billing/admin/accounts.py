@@ -111,7 +111,7 @@ _STANDING = (
     "exhausted_since",
     "resets",
 )
-"""The columns of the list, which stand first on the page of an account too."""
+"""The columns of the list. They are also the first fields on the page of an account."""
 
 
 @admin.register(Account)

@@ -29,7 +29,7 @@ class CreditsField(forms.CharField):
     default_error_messages = {"required": "Enter an amount of credits, such as 2000 or 0.5."}
 
     def clean(self, value: Any) -> Any:
-        """Return micro-credits, None if the field is empty and not required."""
+        """Return micro-credits, or None if the field is optional and empty."""
         text = super().clean(value)
         if not text:
             return None
@@ -58,7 +58,7 @@ class AllowanceForm(SecondLookForm):
 
 
 class CreditsOrNoneForm(AllowanceForm):
-    """The form for an amount that can be left out, which is a choice of its own.
+    """A form that requires either an amount of credits or a tick for “no amount”.
 
     `credits` is None if the box is ticked.
     """
@@ -97,7 +97,7 @@ def unusual(amount_micro: int, usual_micro: int, what: str) -> Iterator[str]:
 def refusal(organization: Organization, title: str, decision: Decision) -> Iterator[str]:
     """Yield a sentence if a decision refuses everybody for lack of credits.
 
-    It names no amount of usage, which changes while somebody reads it.
+    It doesn't mention the usage, which changes while somebody reads the sentence.
     """
     if not decision.limited or decision.reason is Reason.ORGANIZATION_INACTIVE:
         return
@@ -106,8 +106,8 @@ def refusal(organization: Organization, title: str, decision: Decision) -> Itera
     if until is not None and until < FAR_FUTURE:
         ends = f"until {moment(until)}"
     yield (
-        f"Everybody in {organization} is refused {title} from then on, {ends}, because nothing is "
-        "left then."
+        f"Everybody in {organization} is refused {title} from then on, {ends}, because no "
+        "credits are left."
     )
 
 

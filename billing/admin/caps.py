@@ -14,7 +14,7 @@ SHOWN_PROJECTS = 20
 
 
 class CapForm(CreditsOrNoneForm):
-    """The form for a new cap. It applies to the whole of the current period."""
+    """The form for a new cap. The cap applies to the whole current period."""
 
     no_amount = forms.BooleanField(required=False, label="Not capped")
 
@@ -34,13 +34,13 @@ class CapForm(CreditsOrNoneForm):
                     given["credits"],
                 )
             except ValueError as error:
-                # As an error of a field it also replaces that of the table's constraint.
+                # An error on the field also replaces the error of the table's constraint.
                 self.add_error("subject", self._explained(given, str(error)))
         return given
 
     @staticmethod
     def _explained(given: dict[str, Any], problem: str) -> list[str]:
-        """Return what is wrong, and the projects to choose from if it is the project."""
+        """Return the problem. If the project is wrong, also return the projects to choose from."""
         if given["scope"] != Cap.Scope.PROJECT or not given["subject"]:
             return [problem]
         projects = given["account"].organization.projects.order_by("name")[: SHOWN_PROJECTS + 1]
@@ -49,7 +49,7 @@ class CapForm(CreditsOrNoneForm):
         return [problem, f"Its projects: {named or 'none'}{more}."]
 
     def consequences(self, given: dict[str, Any]) -> list[str]:
-        """Return what a cap does that refuses at once, or that is for somebody never seen."""
+        """Return warnings about a cap that refuses at once, or whose user is unknown."""
         account, subject = given["account"], given["subject"]
         found = []
         if given["scope"] == Cap.Scope.USER and subject and not is_known_user(account, subject):

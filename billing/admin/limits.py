@@ -53,7 +53,7 @@ class PercentsField(forms.CharField):
 
 
 class LimitForm(CreditsOrNoneForm):
-    """The form for a new limit. It applies to the whole of the current period."""
+    """The form for a new limit. The limit applies to the whole current period."""
 
     credits = CreditsField(required=False, label="Credits per period")
     no_amount = forms.BooleanField(
@@ -101,7 +101,7 @@ class LimitForm(CreditsOrNoneForm):
         return zone
 
     def consequences(self, given: dict[str, Any]) -> list[str]:
-        """Return what an unusual limit, or one that refuses at once, does."""
+        """Return warnings about a limit that is unusual or refuses at once."""
         account, micro = given["account"], given["credits"]
         title = bucket(account)
         whose = f"{account.organization}: {title}"
@@ -202,15 +202,15 @@ class CreditGrantForm(AllowanceForm):
         return given
 
     def consequences(self, given: dict[str, Any]) -> list[str]:
-        """Return what an unusual top-up does."""
+        """Return warnings about an unusual top-up."""
         account, micro = given["account"], given["credits"]
         found = [*unusual(micro, usual_grant(account), "top-up")]
         whose = f"{account.organization} gets {display(micro)} {bucket(account)} as a top-up."
-        lasting = "It can be voided later, but what was used of it by then stays used."
+        lasting = "It can be voided later, but the credits used until then stay used."
         return [whose, *found, lasting] if found else []
 
     def _reject_repeat(self, given: dict[str, Any]) -> None:
-        """Add an error if the form was already sent. It says when the top-up was made."""
+        """Add an error if the form was already sent, with the time of the top-up."""
         asked = GrantRequest(
             *(given[name] for name in ("credits", "starts_at", "expires_at", "priority"))
         )
@@ -286,7 +286,7 @@ class CreditGrantAdmin(AllowanceAdmin):
 
 
 def _effect_of_voiding(grants: QuerySet[CreditGrant]) -> Callable[[CreditGrant], str]:
-    """Return a function that says what voiding all of them means for the account of one."""
+    """Return a function that says what voiding all these grants means for a grant's account."""
     by_account: dict[int, list[int]] = defaultdict(list)
     for account, grant in grants.values_list("account_id", "pk"):
         by_account[account].append(grant)

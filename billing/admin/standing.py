@@ -1,4 +1,4 @@
-"""Columns that say where an account stands: used, left, share and state. Lists sort by them."""
+"""Sortable columns that say where an account stands: used, left, share and state."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Words for what the database names: products, buckets, reasons, and entries of the audit trail."""
+"""Readable words for products, buckets, reasons and entries of the audit trail."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,7 @@ _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def in_words(words: Mapping[str, str], name: str) -> str:
-    """Return the words for a name, or an unknown name with spaces."""
+    """Return the words for a name. Words for an unknown name are made from the name itself."""
     return words.get(name) or _CAPITALS.sub(" ", name).replace("_", " ").lower()
 
 
@@ -60,7 +60,7 @@ def words_column(attribute: str, description: str, words: Mapping[str, str]) -> 
 
 
 class WordsFilter(admin.ChoicesFieldListFilter):
-    """A filter by the names that `words` has words for. It needs no query."""
+    """A filter with one choice for each name in `words`. Listing the choices needs no query."""
 
     words: Mapping[str, str] = {}
 
@@ -84,25 +84,25 @@ class WordsFilter(admin.ChoicesFieldListFilter):
 
 
 class ReasonFilter(WordsFilter):
-    """By the reason of a refusal."""
+    """Filters by the reason of a refusal."""
 
     words = REASONS
 
 
 class ProductFilter(WordsFilter):
-    """By product."""
+    """Filters by product."""
 
     words = TITLES
 
 
 class BucketFilter(WordsFilter):
-    """By bucket."""
+    """Filters by bucket."""
 
     words = BUCKETS
 
 
 class QuarantineReasonFilter(WordsFilter):
-    """By the reason of a quarantine."""
+    """Filters by the reason of a quarantine."""
 
     words = QUARANTINE_REASONS
 

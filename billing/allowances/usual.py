@@ -1,4 +1,4 @@
-"""What is usual for a limit or a top-up, to notice an amount with a digit too many."""
+"""The usual size of a limit or a top-up, to notice an amount with a digit too many."""
 
 from collections.abc import Iterable
 from statistics import median_low
@@ -14,7 +14,10 @@ _LATEST = 50
 
 
 def usual_grant(account: Account) -> int:
-    """Return a usual top-up in micro-credits: of the account, else its limit, else of all."""
+    """Return a usual top-up in micro-credits.
+
+    That is the median of the account's top-ups, else its limit, else the median of all accounts.
+    """
     own = CreditGrant.objects.filter(account=account, voided_at=None)
     others = CreditGrant.objects.filter(account__resource=account.resource, voided_at=None)
     return (

@@ -64,11 +64,11 @@ def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
 
 
 def add_usage(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
-    """Add to what the subjects used and their groups booked.
+    """Add the counts to the subjects' usage and to their groups' bookings.
 
-    The account's `caps_version` is increased, for the caller to store, if gateways need to read its
-    caps again. They do if more changed than a group's own bookings, and if a cap was reached: a
-    group's counter misses the calls that were under way when the cap was set.
+    If gateways need to read the account's caps again, its `caps_version` is increased, for the
+    caller to store. They need to if more changed than a group's own bookings, or if a cap was
+    reached: a group's counter misses the calls that were under way when the cap was set.
     """
     counted_subjects = {
         subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)

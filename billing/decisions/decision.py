@@ -188,7 +188,7 @@ def _pays_for_calls(snapshot: Snapshot, balance: Balance) -> bool:
 
 
 def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
-    """Return since when nothing has been left.
+    """Return the instant at which the credits ran out.
 
     A period with a limit began with something left, so a marker from an earlier period is ignored.
     """

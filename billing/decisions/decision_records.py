@@ -72,7 +72,8 @@ def notices(assessment: Assessment) -> list[ThresholdNotice]:
     highest = max(decision.reached, default=0)
     credits = _credits_of_period(decision)
     if account.announced_percent and account.announced_of_micro is None:
-        # Earlier versions did not store it. Unless it grows from now on, nothing is told twice.
+        # Earlier versions did not store this. Start from the present credits: no notice is
+        # repeated.
         account.announced_of_micro = credits
     if account.period_start != decision.period_start:
         account.announced_percent = account.warning_round = 0

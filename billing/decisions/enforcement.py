@@ -1,6 +1,6 @@
 """Decide about accounts, store the decisions and publish them.
 
-Called with the accounts locked: by everything that changes an account, and by the sweep. If the
+The sweep and everything that changes an account call `enforce`, with the accounts locked. If the
 published state would not change, the account keeps its version and is not published again.
 """
 

@@ -1,4 +1,4 @@
-"""What would be decided about an account if a limit were set or top-ups were voided."""
+"""Preview the decision about an account if a limit were set or top-ups were voided."""
 
 from collections.abc import Collection
 from dataclasses import replace

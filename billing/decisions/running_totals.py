@@ -28,7 +28,7 @@ def recut_totals(account: Account, timeline: Timeline) -> None:
     low = min(row.starts_at for row in misfits)
     high = max(row.ends_at for row in misfits)
     stretches = list(_stretches(low, high, timeline))
-    # The outer stretches may reach further, where only damaged totals could begin.
+    # The outer stretches can reach beyond `low` and `high`. Only damaged totals could begin there.
     (begin, _), (_, end) = stretches[0], stretches[-1]
     within = [row for row in rows if begin <= row.starts_at < end]
     first, *others = stretches

@@ -26,14 +26,14 @@ _Corrected = tuple[int | None, UUID | None]
 
 
 def booked_events(uuids: Collection[UUID]) -> dict[UUID, Booked]:
-    """Return those of the events that are in the ledger, by uuid."""
+    """Return the events that are in the ledger, by uuid. Omits all others."""
     return dict(UsageEvent.objects.in_bulk(list(uuids))) if uuids else {}
 
 
 def attach_to_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     """Return a correction with the time, user, run and product of the event that it corrects.
 
-    What the correction itself says about these is ignored. Raises `UnbookableEvent` if the event is
+    The correction's own values of these are ignored. Raises `UnbookableEvent` if the event is
     unknown, can't be corrected, or belongs to another account or project.
     """
     assert row.adjusts is not None, "the row is not a correction"

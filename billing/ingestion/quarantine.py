@@ -129,7 +129,7 @@ def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
     """Return the item as it arrived, with a uuid and the project that was chosen for it.
 
     If that project belongs to another organization, the account, group and debit are removed.
-    Returns None if the item is no object, so that it can't be booked.
+    Returns None if the item is not an object, so that it can't be booked.
     """
     item = parsed(quarantined)
     if not isinstance(item, dict):

@@ -48,14 +48,14 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
 
 @transaction.atomic
 def refund_run(task_run_id: UUID, project: Project, *, reason: str, actor: str = "") -> None:
-    """Give back what a run cost, and from now on whatever is booked for it.
+    """Give back what a run has cost, and everything that is booked for it later.
 
     Every event is given back in the period in which it occurred. A run is refunded once: calling
     this again does nothing. The caller must revoke the run's tokens in the same transaction,
     because calls with them cost nothing from now on.
     """
     accounts = _lock_accounts_of(task_run_id, project)
-    # Read the clock and the ledger after taking the locks, which every booking needs.
+    # Every booking needs these locks, so read the clock and the ledger after taking them.
     now = timezone.now()
     made, is_new = RunRefund.objects.get_or_create(
         task_run_id=task_run_id,
@@ -80,7 +80,7 @@ def refund_attempt(
     reason: str,
     actor: str = "",
 ) -> None:
-    """Give back what the calls of a run cost that began from `since` to before `until`.
+    """Give back the cost of a run's calls that began from `since` to before `until`.
 
     That includes calls that are booked later. Calling this again for the same `since` does nothing.
     """
@@ -111,7 +111,7 @@ def _lock_accounts_of(task_run_id: UUID, project: Project) -> list[Account]:
 
 
 def span_of(made: RefundOfRun) -> list[str] | None:
-    """Return from when to when a refund counts, for the audit trail; None for a whole run."""
+    """Return an attempt's start and end for the audit trail, None for a whole run."""
     if not isinstance(made, AttemptRefund):
         return None
     return [audit_value(made.since), audit_value(made.until)]

@@ -1,7 +1,7 @@
-"""Round the rows of a table so that they add up to its rounded total. Pure.
+"""Round the rows of a table so that they add up to its rounded total.
 
-The largest remainder method: every row is rounded down, and the units that are missing from the
-total go to the rows that lost most.
+This is the largest remainder method: every row is rounded down, and the units that are missing from
+the total go to the rows that lost most.
 """
 
 from collections.abc import Sequence

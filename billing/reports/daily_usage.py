@@ -38,7 +38,7 @@ def report_what_was_booked() -> None:
 
 
 def reported_days(days: Iterable[date]) -> set[date]:
-    """Return those of the days whose report is known to be complete."""
+    """Return the days whose report is known to be complete. Omits all others."""
     reported = ReportedUsage.objects.filter(pk=1).first()
     if reported is None:
         return set()

@@ -1,4 +1,4 @@
-"""Forecast the day on which the credits run out, if usage continues as in the last days. Pure.
+"""Forecast the day on which the credits run out if usage continues as in the last days.
 
 Each future day is assumed to use the mean of the last seven whole UTC days, or of all whole days
 since the first usage if there are fewer. The limit and the top-ups are spent in their usual order,

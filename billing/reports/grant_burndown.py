@@ -1,4 +1,4 @@
-"""How the top-ups burn down over a period. Pure."""
+"""How the top-ups burn down over a period."""
 
 from dataclasses import dataclass
 from datetime import date, datetime

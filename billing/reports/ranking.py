@@ -1,4 +1,4 @@
-"""Rank who used most. Pure."""
+"""Rank those who used most."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def rank(sums: Mapping[Any, Used], count: int) -> Ranking:
 
 
 def rank_all(candidates: Mapping[Any, Used], count: int, *, total: Used, keys: int) -> Ranking:
-    """Return the `count` who used most of `keys` that used `total` together.
+    """Return the `count` who used most, out of `keys` who used `total` together.
 
     `candidates` contains at least those `count`.
     """

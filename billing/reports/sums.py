@@ -65,7 +65,8 @@ class Sums:
     def by(self, spans: Sequence[Span], *keys: str | Combinable) -> dict[tuple[Any, ...], Used]:
         """Return what was used within the spans, grouped by keys.
 
-        A key is a column that the ledger and the daily report share, or an expression of such.
+        A key is a column that the ledger and the daily report share, or an expression of such
+        columns.
         """
         days, pieces = self._divided(spans)
         sums: dict[tuple[Any, ...], Used] = defaultdict(Used)

@@ -30,8 +30,8 @@ def given_back_to_task_runs(
 ) -> dict[UUID, int]:
     """Return what was given back to each refunded task run, in micro-credits.
 
-    Omits runs that were not refunded or had cost nothing. With `with_attempts`, it includes runs of
-    which only lost attempts were refunded.
+    Omits runs that were not refunded or had cost nothing. With `with_attempts`, it includes runs
+    even if only lost attempts were refunded.
     """
     asked = list(task_run_ids)
     runs = {*RunRefund.objects.filter(pk__in=asked).values_list("pk", flat=True)}
@@ -52,7 +52,7 @@ class RunCall:
     occurred_at: datetime
     model: str
     input_tokens: int
-    """Cached ones included."""
+    """Includes cached tokens."""
     output_tokens: int
     credits_micro: int
 

@@ -1,8 +1,9 @@
 """What all accounts used together, and who used most, without reading the whole ledger.
 
-Sums of days and months are kept in `UsageSum`. A task adds what was booked since, by the order of
-booking, so that late events and refunds count for the day of the usage they belong to. Readers add
-the events of the last minutes themselves, so that what they show is exact.
+Sums of days and months are kept in `UsageSum`. A task adds what was booked since its last run. It
+goes by the time of booking, so late events and refunds aren't missed. They count for the day of the
+usage they belong to. Readers add the events of the last minutes themselves, so that what they show
+is exact.
 """
 
 from collections import defaultdict
@@ -34,7 +35,7 @@ Key = tuple[str, date, str]
 
 @dataclass(frozen=True, slots=True)
 class MonthUsage:
-    """What all accounts used in a month, of each bucket on each day."""
+    """What all accounts used in a month, by day and bucket."""
 
     month: date
     days: Mapping[date, Mapping[str, Used]]
@@ -87,12 +88,12 @@ def overall_usage(month: date, count: int) -> OverallUsage:
 
 
 def sum_what_was_booked(until: datetime | None = None) -> None:
-    """Add what was booked since the last time to the sums, by default what is surely committed."""
+    """Add what was booked since the last time, up to `until` or to what is surely committed."""
     until = until or timezone.now() - SURELY_COMMITTED
     before = _summed_before()
     if until <= before:
         return
-    added = _sums_of_ledger(before, until)  # before the lock: the first time, the whole ledger
+    added = _sums_of_ledger(before, until)  # before the lock: it can be the whole ledger
     with transaction.atomic():
         if _summed_before(lock=True) != before:
             return  # another process was faster

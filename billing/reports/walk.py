@@ -1,4 +1,4 @@
-"""A walk through a period that spends usage step by step and knows what is left. Pure."""
+"""A walk through a period that spends usage step by step and knows what is left."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

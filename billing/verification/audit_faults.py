@@ -177,12 +177,12 @@ def _differing(action: Action, refunds: Iterable[RefundOfRun], what: str) -> Ite
     """Report refunds that the audit trail lacks or describes differently, and the reverse."""
     recorded: dict[object, list[object]] = defaultdict(list)
     for entry in AuditEntry.objects.filter(action=action).order_by("pk"):
-        told = [entry.details.get(name) for name in ("project", "made_at", "span")]
-        recorded[entry.details.get("run")].append((*told, entry.actor, entry.reason))
+        fields = [entry.details.get(name) for name in ("project", "made_at", "span")]
+        recorded[entry.details.get("run")].append((*fields, entry.actor, entry.reason))
     for refund in refunds:
         run = str(refund.task_run_id)
-        told = [refund.project_id, audit_value(refund.made_at), span_of(refund)]
-        made = (*told, refund.actor, refund.reason)
+        fields = [refund.project_id, audit_value(refund.made_at), span_of(refund)]
+        made = (*fields, refund.actor, refund.reason)
         if not recorded[run] or recorded[run].pop(0) != made:
             yield f"{what} {run} was refunded, but not as the audit trail says"
     for key, others in recorded.items():

@@ -1,9 +1,8 @@
 """Find and repair running totals that differ from the ledger, while booking continues.
 
 The ledger grows forever, so it isn't added up every minute. A *checkpoint* has the sum of what was
-booked before an instant, for each account, and only what was booked since then is added up. Old
-rows that were changed or deleted are found by `billing.verification.rotation`, which reads whole
-accounts.
+booked on each account before an instant. Only what was booked since then is added up. Old rows that
+were changed or deleted are found by `billing.verification.rotation`, which reads whole accounts.
 """
 
 import logging
@@ -144,7 +143,7 @@ def _booked(since: datetime | None, until: datetime | None) -> QuerySet[UsageEve
 
 
 def _by_account(rows: QuerySet[UsageEvent]) -> Iterable[tuple[int, int, int]]:
-    # SQLite would group by the index of accounts, and read the whole ledger for the last minutes.
+    # Without `+ 0`, SQLite would use the column's index and read the whole ledger.
     return rows.annotate(of=F("account_id") + 0).values_list("of").annotate(**_SUMS)
 
 

@@ -1,4 +1,4 @@
-"""Find ledger rows that contradict themselves, each other, or who pays for a project. Read-only."""
+"""Find ledger rows that contradict themselves, other rows or their project's payer. Read-only."""
 
 from collections import defaultdict
 from collections.abc import Iterator

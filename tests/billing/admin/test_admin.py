@@ -201,7 +201,7 @@ class TestForms:
         shown = admin_client.post(page("limit_add"), form).content.decode()
 
         assert "Everybody in Acme is refused AI credits from then on, until 1 " in shown
-        assert "because nothing is left then" in shown
+        assert "because no credits are left" in shown
         assert not published(project.organization).limited
         asked = admin_client.post(page("limit_add"), form)
         book(usage_event(project))  # what is used meanwhile needs no other look
