@@ -43,7 +43,7 @@ class CachedPrincipal:
     forget_at: float
 
     def is_current(self, generation: str | None) -> bool:
-        """Return whether nothing was revoked since, by the generation just read from Redis."""
+        """Return whether nothing was revoked, given the generation just read from Redis."""
         return generation is not None and generation == self.generation
 
 

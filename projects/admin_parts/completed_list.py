@@ -1,4 +1,4 @@
-"""A list of the admin whose rows get what would otherwise take a query for each row."""
+"""An admin list that loads further data for all its rows at once, not row by row."""
 
 from collections.abc import Sequence
 from typing import Any

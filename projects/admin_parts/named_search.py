@@ -1,4 +1,4 @@
-"""Searching the admin's lists and pickers: what was typed is found, and stands first."""
+"""Search in the admin's lists and pickers. The best matches come first."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from django.db.models.functions import Length
 from django.http import HttpRequest
 
 SHORTEST_PREFIX = 8
-"""Characters from which on the beginning of an id is enough to find it."""
+"""This many characters at the beginning of an id are enough to find it."""
 _SHORTEST_ID = 4
 _HAS_LETTER = re.compile(r"[A-Za-z]")
 _HAS_DIGIT = re.compile(r"\d", re.ASCII)
@@ -33,7 +33,7 @@ class NamedSearch:
 
     Every word that was typed has to be in one of `search_fields`, which are texts that people know.
     The fields in `search_ids` are compared only if the text looks like an id: as a whole, or by its
-    beginning. An entry with a lookup, such as `mask__icontains`, is compared in that way.
+    beginning. An entry with a lookup, such as `mask__icontains`, is compared with that lookup.
 
     If the rows are named by `named_by`, those called exactly what was typed come first, then those
     whose names begin with it; shorter names come before longer ones. Lists that people sorted
@@ -48,7 +48,7 @@ class NamedSearch:
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Return the rows that were searched for, and that there are no duplicates."""
+        """Return the rows that match, and False, because they contain no duplicates."""
         text = " ".join(search_term.split())
         if not text:
             return queryset, False

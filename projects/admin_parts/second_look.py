@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 MOST_ROWS = 200
-"""Rows that an action takes at once, because somebody has to read about each."""
+"""The most rows that an action takes at once, because somebody has to read about each."""
 LONGEST_REASON = 500
 
 
@@ -32,7 +32,7 @@ def reason_for_switching() -> forms.CharField:
 
 
 def digest(sentences: Iterable[str]) -> str:
-    """Return what confirms exactly these sentences."""
+    """Return a digest of the sentences. A form sends it back to confirm exactly these sentences."""
     return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:32]
 
 
@@ -67,12 +67,12 @@ class SecondLookForm(forms.ModelForm[Any]):
 
 
 class SecondLookAdmin:
-    """A mixin for the `ModelAdmin` of such a form."""
+    """A mixin for a `ModelAdmin` whose form is a `SecondLookForm`."""
 
     form: type[SecondLookForm]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the fields; to users who can't change the row, only those of the row itself."""
+        """Return the fields. Users who can't change the row get only the row's own fields."""
         fields = super().get_fields(request, obj)  # type: ignore[misc]
         if obj is None or self.has_change_permission(request, obj):  # type: ignore[attr-defined]
             return fields
@@ -112,7 +112,7 @@ class SecondLook:
         self.answer: TemplateResponse | None = None
         self.is_refused = len(self.rows) > MOST_ROWS
         if self.is_refused:
-            text = f"Choose at most {MOST_ROWS} rows, so that what happens to each can be read."
+            text = f"Choose at most {MOST_ROWS} rows, so that you can read what happens to each."
             page.message_user(request, text, messages.ERROR)
             return
         effects = [effect(row) for row in self.rows]
@@ -138,7 +138,7 @@ class SecondLook:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether to do it now."""
+        """Whether the action was confirmed, so that it can be done now."""
         return self.answer is None and not self.is_refused
 
 

@@ -71,7 +71,7 @@ class ProjectCredentialAuthentication(BaseAuthentication):
 
 
 class UnconfirmedCredentialAuthentication(ProjectCredentialAuthentication):
-    """The same, for a view that asks Redis anyway and reads the generation in that round trip.
+    """For a view that asks Redis anyway, and reads the generation in the same round trip.
 
     `request.auth` is the cached principal, or None if the principal was just read. The view must
     call `confirm` with the generation before it answers.
@@ -109,7 +109,7 @@ def confirm(request: Request, view: "APIView", generation: str | None) -> None:
 
 
 def _look_up(token: str, generation: str | None) -> Principal:
-    """Return the principal from the database; cache it under a generation read before that."""
+    """Return the principal from the database. Cache it if a generation was read before."""
     read_at = time.monotonic()
     try:
         principal = credential_lookup.find(token, timezone.now())
@@ -138,7 +138,7 @@ class ServiceTokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer` with one of the service tokens that the gateway shares with us."""
 
     def authenticate(self, request: Request) -> tuple[Principal, Any] | None:
-        """Return the service principal, or None, because another class may know the token."""
+        """Return the service principal, or None for other tokens, which another class may know."""
         token = bearer_token(request)
         if token is None:
             return None

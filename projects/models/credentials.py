@@ -196,4 +196,4 @@ class OAuthRefreshToken(AbstractRefreshToken):
 
 
 class OAuthIDToken(AbstractIDToken):
-    """An OpenID Connect ID token. None are issued; access tokens need the model to refer to."""
+    """An OpenID Connect ID token. We issue none, but access tokens refer to this model."""

@@ -38,7 +38,7 @@ def family_of(code: str) -> UUID:
 
 
 class Request(ProtocolRequest):
-    """An oauthlib request, with what the toolkit and we note on it."""
+    """An oauthlib request, with attributes that the toolkit and this module add."""
 
     code: str
     refresh_token_instance: OAuthRefreshToken
@@ -55,7 +55,7 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_grant_type(
         self, client_id: str, grant_type: str, client: Any, request: Request, *args: Any, **kw: Any
     ) -> bool:
-        """Accept the two grants that carry a project."""
+        """Return whether this is one of the two grants that carry a project."""
         return grant_type in GRANTS and super().validate_grant_type(
             client_id, grant_type, client, request, *args, **kw
         )
@@ -71,7 +71,7 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_code(
         self, client_id: str, code: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
-        """Accept a code whose user still belongs to the project's organization.
+        """Return whether the code is valid and its user is still in the project's organization.
 
         A code that is used twice may have been stolen, so its tokens are revoked (RFC 6749, 4.1.2).
         """
@@ -88,7 +88,7 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_refresh_token(
         self, refresh_token: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
-        """Accept a refresh token whose user still belongs to the project's organization."""
+        """Return whether the token is valid and its user is still in the project's organization."""
         # Other requests with the same token wait here, and then find it used.
         digest = sha256(refresh_token)
         list(OAuthRefreshToken.objects.select_for_update().filter(token_checksum=digest))

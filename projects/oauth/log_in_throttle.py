@@ -111,7 +111,7 @@ def attempt(name: str, network: str) -> int:
 
 
 def forget(name: str, network: str) -> None:
-    """Forget the attempts at a user name from an address: the last one succeeded."""
+    """Forget the attempts at a user name from an address, because the last one succeeded."""
     try:
         redis_connection().delete(_key("name", name, network))
     except redis.RedisError:

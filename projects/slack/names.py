@@ -79,7 +79,7 @@ def people(distinct_ids: Iterable[str | None]) -> dict[str, Person]:
 
 
 def display_name(distinct_id: str, known: Mapping[str, Person]) -> str:
-    """Return the name of a user of usage events, or what events call them."""
+    """Return the name of a user if it is known, and their `distinct_id` otherwise."""
     person = known.get(distinct_id)
     return person.name if person and person.name != person.user_id else distinct_id
 
@@ -90,7 +90,7 @@ def due() -> QuerySet[SlackName]:
 
 
 def store(row: SlackName, name: str | None) -> None:
-    """Store a name that Slack gave. None: Slack has none, so the old one stays."""
+    """Store the name that Slack gave. If Slack has none (None), the old name stays."""
     changes = {"name": name[:200]} if name is not None else {}
     SlackName.objects.filter(pk=row.pk, is_erased=False).update(
         is_due=False, looked_up_at=timezone.now(), **changes
@@ -132,7 +132,7 @@ def _note_stale(stale: Iterable[int]) -> None:
 
 
 def _write(write: Callable[[], object]) -> None:
-    """Write, unless the database can't: then a later page notes the names."""
+    """Write. If the database can't, a later page notes the names."""
     try:
         with transaction.atomic():
             write()

@@ -11,7 +11,7 @@ from django.db import transaction
 from projects.models import RotatingToken, SlackWorkspace
 
 REFRESH_BEFORE = timedelta(hours=2)
-"""How long before it expires a token is renewed. Slack's tokens live for twelve hours."""
+"""How long before its expiry a token is renewed. Slack's tokens live for twelve hours."""
 LEASE = timedelta(minutes=1)
 _USABLE = 0.5
 """A token that lives less than four hours is renewed after half of its life."""
@@ -36,7 +36,7 @@ def keep(
 
 
 def due(now: datetime) -> list[RotatingToken]:
-    """Return the tokens to renew, those that expire first coming first."""
+    """Return the tokens to renew, sorted by expiry."""
     tokens = RotatingToken.objects.filter(workspace__is_active=True, refresh_at__lte=now)
     return list(tokens.defer("refresh_token").order_by("expires_at"))
 
@@ -80,9 +80,9 @@ def postpone(
 
 
 def note_expired(workspace_id: int, bot_token: str, now: datetime) -> bool:
-    """Make the token due, because Slack says that it has expired. Return whether it now is.
+    """Make the token due, because Slack says that it has expired. Return whether that changed it.
 
-    A caller with an older token, and a token that is being renewed, change nothing.
+    Nothing changes if the caller's token is an older one, or if the token is being renewed.
     """
     workspace = SlackWorkspace.objects.filter(pk=workspace_id).first()
     if workspace is None or workspace.bot_token != bot_token:
