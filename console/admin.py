@@ -1,7 +1,6 @@
 """The admin's pages of organizations and projects.
 
-They join folders: changes go through billing, which publishes them, and an organization's page
-shows where it stands with its credits.
+Changes go through billing, which publishes them. An organization's page also shows its credits.
 """
 
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from quota.moments import moment
 from quota.reason_words import in_words, state_in_words
 from quota.resources import AI_CREDITS, RESOURCES
 
-# Importing them registers their pages.
+# Importing these modules registers their pages.
 __all__ = ["credentials_admin", "workspaces_admin"]
 
 _ACCOUNT = ("billing.view_account",)
@@ -138,7 +137,7 @@ class OrganizationForm(SecondLookForm):
         fields = ["name", "is_active", "unmetered_gateway"]
 
     def clean(self) -> dict[str, Any]:
-        """Require a reason where the audit trail keeps one."""
+        """Require a reason if the organization is switched on or off."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         if self._is_switched() and not given.get("reason"):
             self.add_error("reason", "Say why it is switched on or off.")
@@ -215,7 +214,7 @@ class OrganizationAdmin(
     inlines = [ProjectInline, MembershipInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
-        """Return the organizations with counts, and with where the chosen bucket stands."""
+        """Return the organizations with their counts and the chosen bucket's published state."""
         projects = Project.objects.filter(organization=OuterRef("pk")).order_by()
         members = Membership.objects.filter(organization=OuterRef("pk")).order_by()
         counted = (

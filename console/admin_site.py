@@ -1,4 +1,4 @@
-"""The admin site: an overview as its first page, and all records in groups behind it."""
+"""The admin site. Its first page is an overview. All records are in groups on another page."""
 
 from functools import wraps
 from typing import Any
@@ -50,7 +50,7 @@ class TollgateAdminSite(AdminSite):
         return super().admin_view(guarded, cacheable)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        """Return Django's paths and that of all records."""
+        """Return Django's paths and our own."""
         return [
             path("spending/<slug:table>.csv", self.admin_view(spending_csv), name="spending_csv"),
             path("records/", self.admin_view(self.records), name="records"),

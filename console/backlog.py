@@ -1,6 +1,6 @@
-"""What waits to be handled, counted in the stores: for Prometheus and `manage.py doctor`.
+"""Work that waits, counted in the database for Prometheus and `manage.py doctor`.
 
-A process knows only what it did itself. What nobody does is seen in the rows that stay.
+A process can count only what it did itself. Work that no process does shows up as rows that stay.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from workflows.models import CreditRequest, FollowUp, Mention, Notice, ThreadRep
 
 @dataclass(frozen=True)
 class Queue:
-    """Rows of one kind that a process will handle, or a person has to."""
+    """Rows of one kind that a process or a person still has to handle."""
 
     name: str
     waiting: int
     oldest: datetime | None
-    """Since when the oldest row has been waiting; None if there are none."""
+    """When the oldest row began to wait, or None if no row waits."""
 
     def age(self, now: datetime) -> float:
-        """Return for how many seconds the oldest row has been waiting; 0 if there are none."""
+        """Return how many seconds the oldest row has waited, or 0 if no row waits."""
         return 0.0 if self.oldest is None else max((now - self.oldest).total_seconds(), 0.0)
 
 
 def queues(now: datetime) -> list[Queue]:
-    """Return all queues. Each is counted with an index of its rows alone.
+    """Return all queues. Each is counted with an index that holds only its rows.
 
     Raises `django.db.Error` if the database does not answer.
     """

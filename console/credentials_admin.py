@@ -1,6 +1,6 @@
 """The admin's pages of personal API keys and access tokens.
 
-They join folders: a revocation needs a reason, which goes into billing's audit trail.
+A revocation needs a reason, which billing's audit trail keeps.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Groups of rights that are shipped: who sees the numbers, and who manages credits.
+"""The groups of rights that are shipped: one sees the numbers, the other manages credits.
 
-`migrate` creates the groups and adds rights that are missing, but takes none away. docs/admin.md
+`migrate` creates the groups and adds rights that are missing, but removes none. docs/admin.md
 describes them.
 """
 
@@ -45,7 +45,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 def create_groups(sender: AppConfig, using: str, **_options: Any) -> None:
     """Create the groups and give them their rights. Changes nothing the second time."""
     for app in ("billing", "projects", "quota"):
-        # Django creates them app by app, and may not have come to these yet.
+        # Django creates permissions app by app, and these may not exist yet.
         create_permissions(apps.get_app_config(app), verbosity=0, using=using)
     rows = Permission.objects.using(using).select_related("content_type")
     known = {f"{row.content_type.app_label}.{row.codename}": row for row in rows}

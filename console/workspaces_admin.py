@@ -1,4 +1,4 @@
-"""The admin's pages of Slack workspaces. Switching one off is kept in billing's audit trail."""
+"""The admin's pages of Slack workspaces. Switching one on or off leaves an audit entry."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ class SlackWorkspaceForm(SecondLookForm):
         if not self._is_switched() or given.get("is_active"):
             return []
         return [
-            f"{self.instance} is switched off, which serves {given['project']}.",
+            f"{self.instance}, which serves {given['project']}, is switched off.",
             "From then on the bot answers nobody there. It ignores mentions, replies and commands.",
         ]
 

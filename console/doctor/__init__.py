@@ -1,1 +1,1 @@
-"""`manage.py doctor`: is everything that Tollgate needs there, and what to do if not."""
+"""`manage.py doctor`: check what Tollgate needs, and say what to do if something is missing."""

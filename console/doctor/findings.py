@@ -40,7 +40,7 @@ def brief(error: BaseException) -> str:
 
 
 def clock_finding(check: str, seconds: float) -> Finding:
-    """Return whether the clock of a store agrees with ours. `seconds`: how far it is ahead."""
+    """Return the finding about a store's clock. `seconds` is how far it is ahead of ours."""
     if abs(seconds) <= MOST_CLOCK_DIFFERENCE:
         return Finding(check, "ok", f"its clock differs by {abs(seconds):.1f} s")
     return Finding(

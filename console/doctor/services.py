@@ -47,7 +47,7 @@ def temporal_findings() -> Iterator[Finding]:
         yield Finding("workers", "ok", f"{pollers} poll the task queue {queue}")
     else:
         do = "Start manage.py run_worker, with the same TEMPORAL_TASK_QUEUE."
-        yield Finding("workers", "error", f"none polls the task queue {queue}", do)
+        yield Finding("workers", "error", f"no worker polls the task queue {queue}", do)
 
 
 async def _pollers() -> int:
@@ -69,12 +69,12 @@ def agent_findings() -> Iterator[Finding]:
         names = ", ".join(report.worker for report in reports)
         yield Finding("agent workers", "ok", f"{len(reports)} report: {names}")
     elif settings.DEFAULT_AGENT == "reader":
-        yield Finding("agent workers", "ok", "none reports, and the default agent needs none")
+        yield Finding("agent workers", "ok", "no worker reports, and the default agent needs none")
     else:
         yield Finding(
             "agent workers",
             "warning",
-            f"none reported in the last minute, but DEFAULT_AGENT is {settings.DEFAULT_AGENT}",
+            f"no worker reported in the last minute, but DEFAULT_AGENT is {settings.DEFAULT_AGENT}",
             "Start python -m coding_tasks.agent_worker, with the same AGENT_EXCHANGE_DIRECTORY.",
         )
 
@@ -138,7 +138,7 @@ def _renewal(workspace: SlackWorkspace) -> Iterator[Finding]:
 
 
 def _sockets() -> Iterator[Finding]:
-    """Say which processes listen in Socket Mode, if any does."""
+    """Yield a finding about each process that listens in Socket Mode."""
     for each in listening(timezone.now()):
         if each.connected_since is None:
             do = "Check Socket Mode and the app-level tokens in the app's settings, and its log."
@@ -149,7 +149,7 @@ def _sockets() -> Iterator[Finding]:
 
 
 def gateway_findings() -> Iterator[Finding]:
-    """Ask the gateway whether it is ready: it has its own Redis, which Django cannot reach."""
+    """Ask the gateway whether it is ready, because Django cannot reach the gateway's Redis."""
     address = f"{settings.GATEWAY_URL}/_ready"
     try:
         answer = requests.get(address, timeout=PATIENCE, allow_redirects=False)
@@ -178,7 +178,7 @@ def gateway_findings() -> Iterator[Finding]:
 
 
 def findings_of_the_gateway() -> Iterator[Finding]:
-    """Run the gateway's own checks in its environment, which has to be this process's too."""
+    """Run the gateway's own checks. This process must have the gateway's environment variables."""
     command = [sys.executable, "-m", "gateway.doctor", "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     try:

@@ -29,12 +29,12 @@ LONGEST = {
     "decisions": 60,
     "notices": 900,
 }
-"""Seconds that the oldest row of a queue may wait. The alerts have the same limits, or longer."""
+"""Seconds that the oldest row of a queue may wait. Alerts have the same limits or longer ones."""
 START = "Start Celery, beat and the reconciler, and see the logs of those that run."
 
 
 def settings_findings() -> Iterator[Finding]:
-    """Check the settings with Django's system checks, those for deployments included."""
+    """Check the settings with Django's system checks, including those for deployments."""
     found = run_checks(include_deployment_checks=True)
     for message in found:
         if message.is_silenced() or message.level < WARNING:
@@ -119,7 +119,7 @@ def redis_findings() -> Iterator[Finding]:
     """Check that Django's Redis answers, keeps what it has, and holds the published limits."""
     try:
         client = redis_connection()
-        told: Any = client.info()
+        info: Any = client.info()
         now: Any = client.time()
         nonce = marker.current()
         hints: Any = client.llen(settings.CELERY_TASK_DEFAULT_QUEUE)
@@ -131,7 +131,7 @@ def redis_findings() -> Iterator[Finding]:
             "Start it, or correct REDIS_URL. Nothing has to be restored.",
         )
         return
-    yield from _server(told)
+    yield from _server(info)
     yield clock_finding("redis clock", now[0] + now[1] / 1e6 - time.time())
     if nonce is None:
         yield Finding(
@@ -141,27 +141,27 @@ def redis_findings() -> Iterator[Finding]:
             "Start the reconciler (manage.py run_reconciler), or see its log.",
         )
     else:
-        yield Finding("marker", "ok", "the reconciler vouches for what Redis holds")
+        yield Finding("marker", "ok", "the reconciler has confirmed what Redis holds")
     yield from _celery(hints)
 
 
-def _server(told: dict[str, Any]) -> Iterator[Finding]:
-    name = "Valkey" if "valkey_version" in told else "Redis"
-    version = str(told.get("valkey_version") or told.get("redis_version", ""))
+def _server(info: dict[str, Any]) -> Iterator[Finding]:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("valkey_version") or info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < LEAST_REDIS:
         do = "Upgrade to Redis 6.2 or newer, or to Valkey."
         yield Finding("redis", "error", f"{name} {version} is too old", do)
     else:
         yield Finding("redis", "ok", f"{name} {version} answers")
-    if not int(told.get("aof_enabled", 0)):
+    if not int(info.get("aof_enabled", 0)):
         yield Finding(
             "redis data",
             "warning",
             "its append-only file is off: a restart loses limits set by hand",
             "Set appendonly to yes.",
         )
-    elif told.get("aof_last_write_status", "ok") != "ok":
+    elif info.get("aof_last_write_status", "ok") != "ok":
         do = "Make room on its disk."
         yield Finding("redis data", "error", "its last write to disk failed", do)
     else:

@@ -1,1 +1,1 @@
-"""The admin's first page: who is limited, what was used, and what needs somebody's hand."""
+"""The admin's first page: who is limited, what was used, and what needs attention."""

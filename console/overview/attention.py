@@ -1,4 +1,4 @@
-"""What needs somebody's hand: stuck events, messages and decisions, and errors of providers."""
+"""What needs attention: stuck events, messages and decisions, and errors of providers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Concern:
 
 
 def concerns(user: Any, now: datetime) -> list[Concern] | None:
-    """Return what needs a hand and the user may see, or None if they may see none of the kinds."""
+    """Return the concerns that the user may see, or None if they may see no kind of concern."""
     allowed = [find for permissions, find in _KINDS if user.has_perms(permissions)]
     if not allowed:
         return None

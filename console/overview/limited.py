@@ -30,10 +30,10 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One that is limited or close to it. Amounts are micro-credits; None: not known.
+    """An account, project or user that is limited or close to it. Amounts are micro-credits.
 
-    `until` is None if the state doesn't end by itself. `action` is the link that changes it, if the
-    user may.
+    Unknown amounts are None. `until` is None if the state doesn't end by itself. `action` is the
+    link that changes the state, empty if the user may not change it.
     """
 
     organization: Organization | None
@@ -70,7 +70,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Those shown, and how many more accounts there are."""
+    """The rows to show, and how many more accounts there are."""
 
     rows: tuple[Standing, ...]
     more: int
@@ -106,7 +106,7 @@ def usage_link(user: Any, organization: Organization | None, resource: str) -> s
 
 
 def _accounts() -> QuerySet[Account]:
-    """Return the accounts to show: refused ones first, switched off organizations last."""
+    """Return the accounts to show: refused ones first, switched-off organizations last."""
     published = QuotaState.objects.filter(
         organization=OuterRef("organization"), resource=OuterRef("resource")
     )

@@ -26,7 +26,7 @@ REFUSALS_SHOWN = 10
 
 
 def overview_page(request: HttpRequest) -> TemplateResponse:
-    """Show who is limited, what was used, who was refused today, and what needs a hand."""
+    """Show who is limited, what was used, who was refused today, and what needs attention."""
     user, now = request.user, timezone.now()
     shown: dict[str, Any] = {"title": "Overview", "now": now}
     limited = standings(user, now)

@@ -1,4 +1,4 @@
-"""The lists of all records, in groups that a person would look for them in."""
+"""The lists of all records, in the groups in which people look for them."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ OTHERS = "Others"
 def grouped(app_list: list[dict[str, Any]], address: str) -> list[dict[str, Any]]:
     """Return Django's list of apps as a list of our groups, without empty groups.
 
-    `address` is that of the page with all groups.
+    `address` is the address of the page with all groups.
     """
     models = {
         entry["model"]._meta.label_lower: entry for app in app_list for entry in app["models"]

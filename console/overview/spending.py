@@ -1,4 +1,4 @@
-"""What all organizations together used this month, against the last one, and who used most."""
+"""What all organizations used this month, compared with the last one, and who used most."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Spending:
 
     @property
     def whole_days(self) -> int:
-        """How many whole days of this month the last month is compared with."""
+        """How many whole days of this month are compared with the last month."""
         return (self.now.date() - self.this.month).days
 
     @property

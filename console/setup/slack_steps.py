@@ -14,7 +14,7 @@ from slack_bot.socket_mode.reports import listening
 from workflows.slack.client import client_for, failure_of
 
 PATIENCE = 2
-"""Seconds for an answer of Slack's."""
+"""Seconds for an answer from Slack."""
 _PROBLEMS = {
     "invalid_auth": "Make another app-level token and set SLACK_APP_TOKEN.",
     "not_allowed_token_type": "Set SLACK_APP_TOKEN to an app-level token (xapp-…), not the bot's.",
@@ -25,7 +25,7 @@ _PROBLEMS = {
 
 
 def app_step(workspaces: list[SlackWorkspace]) -> Step:
-    """Return whether the Slack app exists, as far as can be told from here."""
+    """Return the step that makes the Slack app, done if anything shows that the app exists."""
     title = "Make the Slack app"
     if workspaces or settings.SLACK_CLIENT_ID or SlackArrival.objects.exists():
         return Step(title, State.DONE, "The app exists.")
@@ -39,7 +39,7 @@ def app_step(workspaces: list[SlackWorkspace]) -> Step:
 
 
 def secrets_step(workspaces: list[SlackWorkspace]) -> Step:
-    """Return which of the app's secrets the web process has. Their values are never shown."""
+    """Return the step that sets the app's secrets. It never shows their values."""
     title = "Give Tollgate the app's secrets"
     given = {
         "SLACK_SIGNING_SECRET": bool(settings.SLACK_SIGNING_SECRETS),
@@ -64,7 +64,7 @@ def secrets_step(workspaces: list[SlackWorkspace]) -> Step:
 
 
 def reach_step(now: datetime) -> Step:
-    """Return how Slack reaches this server: over HTTP, or over a socket."""
+    """Return the step that lets Slack reach this server, over HTTP or over a socket."""
     title = "Let Slack reach this server"
     processes = listening(now)
     connected = [each for each in processes if each.connected_since]
@@ -109,7 +109,7 @@ def reach_step(now: datetime) -> Step:
 
 
 def installation_step(workspaces: list[SlackWorkspace]) -> Step:
-    """Return where the app is installed."""
+    """Return the step that installs the app, with the workspaces where it is installed."""
     title = "Install the app in a workspace"
     if workspaces:
         named = ", ".join(f"{each} for {each.project}" for each in workspaces)
@@ -127,9 +127,9 @@ def installation_step(workspaces: list[SlackWorkspace]) -> Step:
 
 
 def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step | None:
-    """Return whether every workspace granted what the app needs, or None before Slack was asked.
+    """Return the step about the granted scopes, or None if some are not known yet.
 
-    With `ask`, Slack is asked about workspaces whose scopes are not known.
+    With `ask`, it asks Slack about workspaces whose scopes are not known.
     """
     title = "Grant what the bot needs"
     if not workspaces:
@@ -163,7 +163,7 @@ def scopes_step(workspaces: list[SlackWorkspace], *, ask: bool) -> Step | None:
 
 
 def event_step(now: datetime) -> Step:
-    """Return when the last event came."""
+    """Return the step about the first mention, with the time of the last event."""
     title = "Mention the bot"
     events = SlackArrival.objects.filter(kind="events")
     latest = events.exclude(way=SlackArrival.Way.WRONG_SIGNATURE).order_by("-at").first()
@@ -180,7 +180,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _ago(moment: datetime, now: datetime) -> str:
-    """Return how long ago it was. Moments are noted once a minute."""
+    """Return how long ago it was. Arrivals are noted once a minute."""
     if (now - moment).total_seconds() < 120:
         return "just now"
     return f"{timesince(moment, now, depth=1)} ago".replace("\xa0", " ")

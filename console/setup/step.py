@@ -32,5 +32,5 @@ class Step:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do here."""
+        """Whether the step is done."""
         return self.state is State.DONE

@@ -18,7 +18,7 @@ _KEY_REFUSED = (401, 403)
 
 
 def project_step() -> Step:
-    """Return whether there is a project."""
+    """Return the step that makes a project."""
     title = "Make a project"
     found = Project.objects.count()
     if found:
@@ -33,9 +33,9 @@ def project_step() -> Step:
 
 
 def provider_step(now: datetime, *, ask: bool) -> Step:
-    """Return whether a model has answered. With `ask`, the gateway is asked if it is ready.
+    """Return the step that connects a model provider. With `ask`, it asks if the gateway is ready.
 
-    Only the gateway has the providers' keys, so what it booked tells whether they work.
+    Only the gateway has the providers' keys, so its booked calls show whether the keys work.
     """
     title = "Connect a model provider"
     answered = UsageEvent.objects.filter(is_error=False, kind=UsageEvent.Kind.USAGE)
@@ -70,7 +70,7 @@ def provider_step(now: datetime, *, ask: bool) -> Step:
 
 
 def limit_step() -> Step:
-    """Return whether any account has a limit."""
+    """Return the step that sets a first limit."""
     title = "Set a limit"
     limits = Limit.objects.filter(account__resource=AI_CREDITS, limit_micro__isnull=False)
     if limits.exists():

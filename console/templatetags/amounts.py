@@ -17,7 +17,7 @@ register = template.Library()
 
 @register.filter
 def credits(micro: int | None) -> str:
-    """Return an amount rounded for people; zero only if it is zero."""
+    """Return an amount rounded for people. Only zero is shown as zero."""
     return display(micro)
 
 

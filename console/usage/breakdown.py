@@ -1,4 +1,4 @@
-"""Who and what used the credits: the rows of the tables that show the first ones."""
+"""The rows of the tables that show who and what used most credits."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ _FIRST_YEAR, _LAST_YEAR = 2000, 2999
 class SpanChoice:
     """A stretch of time. `first` and `last` are its days in `zone`, if two dates were chosen.
 
-    `problem` says why the dates were not used, if they were not.
+    If the dates were not used, `problem` says why.
     """
 
     span: Span

@@ -28,7 +28,7 @@ DAYS = Dimension("Day (UTC)", "day", ("day",), _days)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, by its title, and the permissions that it needs."""
+    """A table: its title, its dimensions and the permissions that it needs."""
 
     title: str
     dimensions: tuple[Dimension, ...]
@@ -79,7 +79,7 @@ class Contents:
         self.total = sum((used for _, used in order), NOTHING)
 
     def page(self, first: int) -> list[Row]:
-        """Return the rows of the page that begins with the row of this number."""
+        """Return a page of rows that begins with row number `first`."""
         amounts = [used.credits_micro for _, used in self.rows]
         texts = zip(displayed(amounts), displayed_dollars(amounts), percents(amounts), strict=True)
         shown = slice(first, first + ROWS)

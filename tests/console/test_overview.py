@@ -283,7 +283,10 @@ def test_it_lists_the_refused_mentions_of_today(first_page, project):
 def test_it_says_what_each_agent_worker_can_run(admin_client, settings, tmp_path):
     settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
     exchange = Exchange(tmp_path)
-    assert "None runs, so only the reading agent works." in admin_client.get(INDEX).content.decode()
+    assert (
+        "No agent worker runs, so only the reading agent works."
+        in admin_client.get(INDEX).content.decode()
+    )
     exchange.put_report("good", {"sandbox": "", "agents": {"small": "", "codex": "No Codex here."}})
     exchange.put_report("bad", {"sandbox": "<no namespaces>", "agents": {"small": ""}})
     page = admin_client.get(INDEX).content.decode()

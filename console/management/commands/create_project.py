@@ -32,7 +32,7 @@ class Command(BaseCommand):
     """Create or update a project with a limit, a Slack workspace and repositories.
 
     Adds or updates what the options name and removes nothing. Issues a new personal API key each
-    time. After an error nothing is changed.
+    time. If there is an error, nothing is changed.
     """
 
     help = __doc__

@@ -21,7 +21,7 @@ from coding_tasks.sandbox.errors import SandboxError
 from coding_tasks.sandbox.interface import Door, Ended, Limits, Sandbox
 
 PRODUCT = "slack_app"
-TOKEN = "worth-nothing"  # noqa: S105 - it is
+TOKEN = "worth-nothing"  # noqa: S105 - the gateway refuses it
 ENDED_BY_LIMIT = 124
 """The exit status that timeout(1) uses."""
 
@@ -29,15 +29,17 @@ ENDED_BY_LIMIT = 124
 class Command(BaseCommand):
     """Run a command in the sandbox on a copy of a folder, and print what it prints.
 
-    It has the gateway's door and a token that the gateway refuses. Control characters are left out
-    of what it prints. The exit status is the command's, or 124 if a limit ended it.
+    The command can reach the gateway, but its token is refused there. Control characters are left
+    out of its output. The exit status is the command's, or 124 if a limit ended it.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the folder and the command."""
-        parser.add_argument("--dir", metavar="DIR", type=Path, help="copied; without it, empty")
+        parser.add_argument(
+            "--dir", metavar="DIR", type=Path, help="the folder to copy (default: an empty one)"
+        )
         parser.add_argument("argv", metavar="COMMAND", nargs="+", help="write -- before it")
 
     def handle(self, *_args: Any, dir: Path | None, argv: list[str], **_options: Any) -> None:
@@ -69,7 +71,7 @@ class Command(BaseCommand):
 
 
 def _environment() -> dict[str, str]:
-    """Return what agents get, with a token that is worth nothing."""
+    """Return the environment that agents get, with a token that is worth nothing."""
     gateway = f"{inside.GATEWAY_INSIDE}/{PRODUCT}"
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -89,7 +91,7 @@ def _copy(folder: Path | None, owner: tuple[int, int]) -> Iterator[Path | None]:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="tollgate-sandbox-") as scratch:
-        os.chmod(scratch, 0o755)  # noqa: S103 - the sandbox's user has to pass
+        os.chmod(scratch, 0o755)  # noqa: S103 - the sandbox's user has to enter it
         tree = shutil.copytree(folder, Path(scratch) / "tree", symlinks=True)
         for path in (tree, *tree.rglob("*")):
             os.chown(path, *owner, follow_symlinks=False)

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  // A picker is called after its label, and its value follows.
+  // Name each picker by its label, followed by its value.
   const namePickers = (within) => {
     for (const select of within.querySelectorAll("select.admin-autocomplete")) {
       const label = document.querySelector(`label[for="${CSS.escape(select.id)}"]`);
