@@ -1,6 +1,6 @@
 """Handling requests with an invalid charset, such as `Content-Type: text/plain; charset=hex`.
 
-Django looks the charset up in Python's codecs. Some of these are not charsets, and Django
+Django looks the charset up in Python's codecs. Some codecs are not charsets, and Django
 fails on them before any middleware runs.
 """
 

@@ -1,4 +1,4 @@
-"""System checks: configurations that are well formed and still wrong.
+"""System checks that find configurations that are well formed but wrong.
 
 `manage.py check` and every command that talks to the database run the first group and refuse to go
 on after an error. The web server runs the second when it starts, because only that process is given
@@ -17,24 +17,24 @@ from projects.redis_connection import redis_connection
 
 WEB = "web"
 LEAST_SECRET = 32
-"""The fewest characters of a secret that nobody can guess."""
+"""A secret with fewer characters could be guessed."""
 
 
 @register("tollgate")
 def check_settings(**_kwargs: Any) -> list[CheckMessage]:
-    """Find settings without which a part of Tollgate refuses everything."""
+    """Find settings whose values are dangerous or have no effect."""
     return list(_settings())
 
 
 @register(WEB, deploy=True)
 def check_web(**_kwargs: Any) -> list[CheckMessage]:
-    """Find secrets without which the web server refuses everybody."""
+    """Find missing secrets without which the web server refuses its callers."""
     return list(_web())
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(**_kwargs: Any) -> list[CheckMessage]:
-    """Find what is tolerable on one's own machine and nowhere else."""
+    """Find settings that are tolerable only on one's own machine."""
     return [*_secrets(), *_redis(), *_agent_workers()]
 
 

@@ -1,8 +1,9 @@
-"""Errors reported to Sentry: where each happened, and nothing that anybody wrote.
+"""Report errors to Sentry: where each happened, but nothing that anybody wrote.
 
 Reports are built here from the types and positions of exceptions. Messages, local variables,
 requests and log texts are never read, because they quote prompts, Slack's texts and credentials.
-The log has them, with secrets masked. None of the SDK's integrations is used: they collect more.
+The log has them, with secrets masked. The SDK's integrations are not used, because they collect
+more.
 """
 
 import logging

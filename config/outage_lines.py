@@ -1,7 +1,7 @@
 """Outages in the log: one line a minute for each cause, instead of a traceback for each attempt.
 
 An unavailable store is not a bug: the work is repeated, and probes and metrics show the outage. A
-full disk is somebody's work, so it stays an error.
+full disk needs an operator, so it stays an error.
 """
 
 import logging
@@ -17,7 +17,7 @@ import kombu.exceptions
 import redis
 
 QUIET_SECONDS = 60.0
-"""How long an outage is not mentioned again."""
+"""For how long an outage is not logged again."""
 
 FULL = "full disk or memory"
 _FULL = re.compile(
@@ -78,14 +78,14 @@ def tone_down(record: logging.LogRecord) -> bool:
 
 
 class OncePerMinute(logging.Filter):
-    """Lets one line a minute through for each outage, which says how many were left out."""
+    """Lets one line a minute through for each outage. It says how many lines were left out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
         self._quiet: dict[str, tuple[float, int]] = {}
-        """Until when each cause is not mentioned again, and how many lines were left out."""
+        """For each cause, until when it is not logged again, and how many lines were left out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write the record. All handlers decide the same about a record."""
@@ -115,7 +115,7 @@ class OncePerMinute(logging.Filter):
 
 
 def _outage(record: logging.LogRecord) -> tuple[str | None, BaseException | None]:
-    """Return what is away, or None if the record is about something else, and the exception."""
+    """Return what is unavailable (None if nothing is) and the exception that says so."""
     for error in _errors(record):
         for types, cause in ((_DATABASE, "database"), (_REDIS, "redis"), (_NETWORK, "network")):
             if isinstance(error, types):

@@ -1,4 +1,4 @@
-"""Run a WSGI application on an ASGI server, so that no slow client holds a thread.
+"""Run a WSGI application on an ASGI server, so that a slow client can't hold a thread.
 
 The event loop reads the whole request before a thread takes it. The thread hands the whole answer
 back, and the event loop sends it.
