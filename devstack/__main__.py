@@ -52,7 +52,7 @@ async def up(stack: Stack, console: Console) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    # The console shows JSON as text. The commands that people run beside the stack log text.
+    # The console turns JSON into text. Commands that people run themselves log text directly.
     environment = os.environ | stack.environment | {"LOG_FORMAT": "json"}
     async with Supervisor(environment, console) as supervisor:
         starting = asyncio.create_task(_start(supervisor, stack, console))

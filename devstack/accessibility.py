@@ -1,4 +1,4 @@
-"""Look for what keeps people from using the pages: `make accessibility`.
+"""Check the pages for accessibility problems: `make accessibility`.
 
 This installs what `make screenshots` installs, and has axe-core examine every page.
 """

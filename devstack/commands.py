@@ -17,7 +17,7 @@ AGENT_WORKER = ["python", "-m", "coding_tasks.agent_worker"]
 # every other second. Beat's schedule needs no file, because every entry repeats within minutes.
 CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]
 CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "WARNING"]
-# Workers have nothing to tell each other, and these features fail when the broker comes back.
+# Workers don't need to talk to each other, and these features fail when the broker returns.
 CELERY += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 BEAT = ["celery", "--quiet", "--app", "config.celery", "beat"]
 BEAT += ["--scheduler", "celery.beat:Scheduler"]

@@ -24,7 +24,7 @@ def default_agent(environ: Mapping[str, str], say: Callable[[str], None]) -> str
             timeout=_WITHIN,
         )
     except subprocess.TimeoutExpired:
-        say("the bot changes no code: it took too long to try a sandbox")
+        say("the bot only reads, because trying a sandbox took too long")
         return READS
     if tried.returncode == 0:
         return CHANGES_CODE

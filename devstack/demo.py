@@ -51,7 +51,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     print(f"\nEvery step was seen, in {time.monotonic() - began:.0f} s.")
-    print("Yours to try: make up. Mention the bot on the demo Slack's page, then open the admin.")
+    print(
+        "Try it yourself: make up. Mention the bot on the demo Slack's page, then open the admin."
+    )
     return 0
 
 

@@ -91,7 +91,7 @@ AGENT_WORKER: Names = TEMPORAL_CLIENT | {
     "SANDBOX_UID",
     "DOCKER_*",
 }
-"""No store, no Slack and no provider: this process runs what agents write."""
+"""Without stores, Slack and providers, because this process runs what agents write."""
 
 WEB: Names = (
     DJANGO

@@ -1,4 +1,4 @@
-"""Install the coding agents of other people: `make agents`, or `make agents AGENTS="codex mini"`.
+"""Install other people's coding agents: `make agents`, or `make agents AGENTS="codex mini"`.
 
 Each gets a folder of its own in `.agents/` (`AGENTS_DIRECTORY`), which sandboxes show read-only.
 Versions and hashes are pinned: `devstack/agents/` has the npm packages,

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
 
 
 def spare_loopback() -> None:
-    """Keep a proxy in the environment from being asked for addresses of this machine."""
+    """Exempt this machine's addresses from the proxy in the environment, if there is one."""
     exempt = [os.environ[name] for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)]
     names = ",".join([*exempt[:1], *LOOPBACK])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = names
@@ -86,13 +86,13 @@ def use_new_enough_python() -> None:
 def prepare(starts_the_stack: bool = False) -> None:
     """Create the environment and install the locked packages, unless that was done already.
 
-    What the machine lacks is named before the installation, which takes a minute.
+    This checks the machine first, because the installation takes a minute.
     """
     stamp = f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()} {VERSION}"
     if _is_stamped(stamp):
         return
     with LOCK.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then has it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two `make` at once, the second waits
         if _is_stamped(stamp):
             return
         check_machine(starts_the_stack)

@@ -236,7 +236,7 @@ def _refuse_equal_ports(ports: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The settings of the demo Slack and the demo model, each of which is a process."""
+    """The settings of the demo Slack and the demo model, which are separate processes."""
 
     directory: Path
     slack_port: int

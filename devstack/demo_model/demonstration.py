@@ -12,8 +12,8 @@ _FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:md|py|js|ts|toml|txt|htm
 def reply_to(prompt: Prompt) -> Reply:
     """Return the reply to a prompt that no test scripted.
 
-    A coding agent that offers its tools has the demo's repository edited with them. Everybody else
-    gets a text.
+    If a coding agent offers its tools, the reply edits the demo's repository with them. Other
+    callers get a text.
     """
     return edit(prompt) or Reply(demonstration(prompt))
 

@@ -23,9 +23,9 @@ from devstack.demo_slack.workspace import Json
 EVENTS_PATH = "/slack/events/"
 ANSWER_WITHIN = 3.0  # seconds; Slack counts a slower answer as a failure
 RETRY_AFTER = (0.5, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
-"""Seconds. Slack retries at once, after 1 minute and after 5 minutes. These values find an app soon
-that starts together with the demo Slack, and don't give up an app that needs two minutes, as on a
-busy machine."""
+"""Seconds. Slack retries at once, after 1 minute and after 5 minutes. With these values, an app
+that starts together with the demo Slack gets its events soon, and one that needs two minutes on a
+busy machine still gets them."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ class Fault:
 
     The call first waits for `hang` seconds. With `error` it then gets that error (with `status` and
     `retry_after`) and has no effect. With `drop` it has its effect, but the connection closes
-    without an answer, so the caller cannot know.
+    without an answer, so the caller cannot know that it did.
     """
 
     error: str = ""

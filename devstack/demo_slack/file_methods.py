@@ -18,7 +18,7 @@ _IMAGES = {
 
 
 def media_type(content: bytes) -> str:
-    """Return the type of a file as a browser may show it: an image's, else plain text."""
+    """Return the media type to show a file in a browser: an image type, or plain text."""
     found = (kind for beginning, kind in _IMAGES.items() if content.startswith(beginning))
     return next(found, "text/plain")
 

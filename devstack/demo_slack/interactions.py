@@ -134,7 +134,7 @@ class Interactions:
         }
 
     def _sender(self, user: str) -> Json:
-        """Return who does something, in which team, and which app is told."""
+        """Return the fields about the person who acts, their team and the app."""
         sender = self._user(user)
         team = self.workspace.team(sender["team_id"])
         install = self.installations.of_team(team["id"])
@@ -184,7 +184,7 @@ class Interactions:
         _parsed(await self.events.send(self.signed_payload(payload)))
 
     async def submit(self, payload: Json) -> dict[str, str]:
-        """Send the app a submitted modal; return its errors by block, and close it without any.
+        """Send the app a submitted modal and return its errors by block. Without errors, close it.
 
         Raise `LookupError` if the app does not answer.
         """
@@ -195,7 +195,7 @@ class Interactions:
         return {}
 
     async def command(self, fields: dict[str, str]) -> None:
-        """Run a slash command and show its answer. Raise `LookupError` if none comes."""
+        """Run a slash command and show its answer. Raise `LookupError` if there is none."""
         answer = await self.events.send(self._signed(COMMANDS_PATH, fields))
         parsed = _parsed(answer)
         if parsed:

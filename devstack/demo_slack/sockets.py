@@ -140,7 +140,7 @@ class Sockets:
             self._run(socket.close(code))
 
     def cut(self) -> None:
-        """Break every connection without a word, as a lost network does."""
+        """Break every connection without a closing message, as a lost network does."""
         for socket in list(self._connections):
             with suppress(ValueError):
                 self._connections.remove(socket)

@@ -10,7 +10,7 @@ from devstack.environment import filter_environment
 
 
 class Guard:
-    """Keeps one warden process running. A new one is told about all groups again."""
+    """Keeps one warden process running. A new one gets the list of all groups."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -65,7 +65,7 @@ class Guard:
                 warden.stdin.close()
 
     def _tell(self, line: str) -> None:
-        # A dying warden cannot be told; its successor is told about all groups.
+        # Writing to a dying warden fails, but its successor gets the list of all groups.
         if self._warden is not None and self._warden.stdin is not None:
             with suppress(ConnectionError):
                 self._warden.stdin.write(line.encode())

@@ -5,7 +5,7 @@ from typing import Any
 
 _YELLOW, _RED, _GREY = 33, 31, 90
 _COLOURS = {"debug": _GREY, "warning": _YELLOW, "error": _RED, "critical": _RED}
-_SAID_OTHERWISE = ("timestamp", "level", "logger", "event", "exception", "stack")
+_SHOWN_ELSEWHERE = ("timestamp", "level", "logger", "event", "exception", "stack")
 
 
 def readable(line: str, *, colour: bool = False) -> list[str]:
@@ -17,7 +17,7 @@ def readable(line: str, *, colour: bool = False) -> list[str]:
     if fields is None:
         return [line]
     level = str(fields.get("level", "info"))
-    more = [f"{name}={_value(fields[name])}" for name in fields if name not in _SAID_OTHERWISE]
+    more = [f"{name}={_value(fields[name])}" for name in fields if name not in _SHOWN_ELSEWHERE]
     said = " ".join([f"{level:<7}", _printable(str(fields["event"])), *more])
     if colour and level in _COLOURS:
         said = f"\033[{_COLOURS[level]}m{said}\033[0m"

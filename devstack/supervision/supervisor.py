@@ -193,7 +193,7 @@ class Supervisor:
         return how, await self._last_said(child.program.name, showing)
 
     async def _last_said(self, name: str, showing: asyncio.Task[None]) -> str:
-        """Return the last lines of a program that ended, to finish a sentence of ours."""
+        """Return the last lines of a program that ended, as the end of one of our sentences."""
         await asyncio.wait({showing}, timeout=1)
         said = " ".join(self.console.last_lines(name))
         return f": {said[:LONGEST_REASON]}" if said else "."
