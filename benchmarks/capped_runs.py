@@ -30,7 +30,7 @@ from tests.gateway.fake_provider import Script, Seen, json_script, messages_usag
 RUNS = 1_000
 AT_ONCE = 2
 SMALLEST, LARGEST = 5.0, 2_000.0
-"""Credits. For less than the smallest, not even a short last call fits."""
+"""In credits. With less than the smallest, not even a short last call fits."""
 PROGRAM = Path(small_agent.__file__)
 OWN_WORDS = "I stopped at the end of this turn's budget."
 FILES = 30

@@ -34,7 +34,7 @@ AT_ONCE = 16
 PATIENCE = 90.0
 """Seconds to wait for anything, before the benchmark gives up."""
 QUIET = 2.0
-"""Seconds after the answer to a stop in which no call may come any more."""
+"""Seconds to wait after the answer to a stop, so that late calls are counted too."""
 REQUEST = "add a --version flag"
 LOUD = f"""
 import os, threading, urllib.request
@@ -94,7 +94,7 @@ def serving(folder: Path) -> Iterator[tuple[Stack, FakeGitHub]]:
 def mention_to_pull_request(
     table: Table, stack: Stack, github: FakeGitHub, folder: Path, runs: int
 ) -> None:
-    """Compare a mention with the same agent in a clone by hand, in turns."""
+    """Compare a mention with the same agent run by hand in a clone, in turns."""
     token = stack.create_token()
     through, alone = [], []
     for number in range(runs + 1):
@@ -111,7 +111,7 @@ def mention_to_pull_request(
     del through[0], alone[0]  # the first fetches the repository and fills caches
     added = statistics.median(through) - statistics.median(alone)
     table.add(
-        "mention → answer with a pull request, over the agent in a clone by hand",
+        "mention → answer with a pull request, beyond the same agent run by hand",
         f"{added:.2f} s more",
         f"≤ {MOST_ADDED:g} s more",
         added <= MOST_ADDED,

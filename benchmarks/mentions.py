@@ -47,7 +47,7 @@ TOGETHER = 60
 APPROVALS = 20
 APPROVED = 2.0
 PATIENCE = 300.0
-"""Seconds to wait for what was posted to be answered."""
+"""Seconds to wait until everything that was posted is answered."""
 QUESTION = "in acme/web-shop, how is the total of a basket computed?"
 NOTHING = "in acme/empty, with nothing, do nothing"
 BOLT = peers.INSTALLED / "bolt"

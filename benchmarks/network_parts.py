@@ -1,4 +1,4 @@
-"""What each hand-written part costs beside the libraries: `python -m benchmarks.network_parts`.
+"""What each hand-written part costs compared with libraries: `python -m benchmarks.network_parts`.
 
 The real gateway runs with one part replaced at a time, and all others unchanged: the server's
 protocol, the HTTP client, or the Redis client. The alternatives of a part take turns, and the
@@ -234,7 +234,7 @@ async def measure_all(parts: list[str], table: Table, rounds: int) -> None:
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.network_parts")
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; by default all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
@@ -242,7 +242,7 @@ def main() -> int:
     install()
     print(machine.describe(), flush=True)
     os.sched_setaffinity(0, {processes.OTHER_CORE})
-    gc.disable()  # a pause of the harness would count as somebody's
+    gc.disable()  # a pause of the harness would distort the figures
     table = Table()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(measure_all(arguments.parts or list(PARTS), table, arguments.rounds))

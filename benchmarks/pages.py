@@ -1,4 +1,4 @@
-"""How long the admin's pages take with much work in them: `python -m benchmarks.pages [EVENTS]`.
+"""How long the admin's pages take with much data: `python -m benchmarks.pages [EVENTS]`.
 
 There are 300 organizations with ten projects each, and a million events in two months. An
 administrator asks for each page several times; what counts is the time to the first byte.

@@ -315,7 +315,7 @@ class World:
         return {"endpoint": self._endpoint, "webhook": self._webhook, "gateway": self._gateway}
 
     def use_up(self) -> None:
-        """Deliver the event that crosses the limit; return when it was accepted."""
+        """Deliver the event that crosses the limit, and require that it is accepted."""
         event = {
             "uuid": str(uuid.uuid4()),
             "timestamp": datetime.now(UTC).isoformat(),

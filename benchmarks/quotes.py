@@ -52,7 +52,7 @@ def held_out(name: str, length: int, trials: int) -> float:
 
 
 def held_out_of_growing_work(trials: int) -> float:
-    """Return the share for work that becomes dearer, which no look at the past foresees."""
+    """Return the share for work that becomes dearer, which past runs can't predict."""
     source = random.Random("growing")
     costs = (
         [source.lognormvariate(16, 1) * 1.01**-age for age in range(201)] for _ in range(trials)

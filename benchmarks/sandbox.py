@@ -69,7 +69,7 @@ async def starts(sandbox: Sandbox, table: Table) -> None:
     p50, p95 = percentile(added, 50), percentile(added, 95)
     seen = f"p50 {p50 * 1e3:.1f} ms, p95 {p95 * 1e3:.1f} ms"
     table.add(
-        "sandbox with a door to its first output, over a bare process",
+        "sandbox with a way to the gateway: first output, beyond that of a bare process",
         seen,
         "p50 ≤ 30 ms, p95 ≤ 80 ms",
         p50 <= 0.030 and p95 <= 0.080,

@@ -1,4 +1,4 @@
-"""The measured clients: where each is installed, and how it is told the gateway's address.
+"""The measured clients: where each is installed, and how it gets the gateway's address.
 
 `benchmarks/clients/README.md` says how to install them.
 """
@@ -72,7 +72,7 @@ def node_sdk(driver: str, api: str) -> Callable[[Path, Path, str], Start]:
 
 
 def claude_code(tools: Path, home: Path, url: str) -> Start:
-    """Claude Code."""
+    """Return the start of Claude Code."""
     return Start(
         [_bin(tools, "claude"), "-p", QUESTION],
         home,
@@ -86,7 +86,7 @@ def claude_code(tools: Path, home: Path, url: str) -> Start:
 
 
 def codex(tools: Path, home: Path, url: str) -> Start:
-    """Codex CLI."""
+    """Return the start of the Codex CLI."""
     return Start(
         [_bin(tools, "codex"), "exec", "--skip-git-repo-check", "-m", "gpt-5.1-codex",
          "-c", f'openai_base_url="{url}/v1"', "-c", 'web_search="disabled"',
@@ -97,7 +97,7 @@ def codex(tools: Path, home: Path, url: str) -> Start:
 
 
 def codex_with_a_provider(tools: Path, home: Path, url: str) -> Start:
-    """Codex CLI with the gateway as a provider of its own name."""
+    """Return the start of the Codex CLI, with the gateway as a provider of its own name."""
     provider = f'{{name="Tollgate",base_url="{url}/v1",env_key="TOKEN",wire_api="responses"}}'
     return Start(
         [_bin(tools, "codex"), "exec", "--skip-git-repo-check", "-m", "gpt-5.1-codex",

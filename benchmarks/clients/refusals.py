@@ -17,7 +17,11 @@ _MESSAGE = f"{SENTENCE} They reset on 2126-12-01. Top up at {_BILLING} to contin
 
 @dataclass(frozen=True)
 class Variant:
-    """One way. `fields` replace fields of the error, by API. `fitted`: like the gateway's own."""
+    """One way to say it.
+
+    `fields` replaces fields of the error, by API. With `fitted`, the gateway's own code adapts the
+    error to the client.
+    """
 
     name: str
     status: int

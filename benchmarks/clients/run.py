@@ -25,7 +25,7 @@ _NO_LETTERS = re.compile(r"[^a-z]")
 class Outcome:
     """The result of a run. `shown` and `ended` are seconds from the first call, or None for never.
 
-    `goes_on`: it called again after the text was shown.
+    `goes_on` says whether it called again after the text was shown.
     """
 
     attempts: int

@@ -21,7 +21,7 @@ _AT_ONCE = 20
 
 @activity.defn
 def nothing() -> None:
-    """Do nothing, in a thread as our activities."""
+    """Do nothing, in a thread like our activities."""
 
 
 @workflow.defn

@@ -70,7 +70,7 @@ def record(body, event) -> None:  # type: ignore[no-untyped-def]
 
 
 def refuse(event, say) -> None:  # type: ignore[no-untyped-def]
-    """Refuse the mention in its thread, in a thread of the process."""
+    """Refuse the mention in its Slack thread. Bolt runs this in a thread of the process."""
     say("Your team's credits are used up.", thread_ts=event["ts"])
 
 

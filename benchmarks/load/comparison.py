@@ -6,7 +6,7 @@ from benchmarks.load.speed import Speed, throughput
 from benchmarks.load.table import Table
 from benchmarks.load.world import Gateway, World, gateway_of
 
-# How many times a peer's throughput the gateway's should be, with small calls.
+# The gateway's throughput must be at least this many times a peer's, with small calls.
 TARGETS = {"LiteLLM proxy": 30.0, "Portkey": 3.0, "TensorZero": 0.7}
 LARGE_TARGET = 0.7
 ROUNDS = 2

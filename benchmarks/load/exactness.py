@@ -72,7 +72,7 @@ async def all_at_once(world: World, table: Table) -> None:
 
 
 async def trying_again(world: World, table: Table) -> None:
-    """Send the same calls, which retry every second until less than one hold is left."""
+    """Let as many callers retry every second, until less than one hold is left."""
     async with gateways_of(world, PROCESSES, BOTH) as gateways:
         bound = await bound_of_one_call(world, gateways[0], small_body())
         limit = HOLDS * bound
@@ -148,7 +148,7 @@ class _Seen:
 
 
 async def killed(world: World, table: Table, kills: int) -> None:
-    """Kill the gateway under load, with JSON and streams, and then compare all books."""
+    """Kill the gateway under load, with JSON and streams, and then compare the records."""
     project = world.tollgate.project(10**15)
     tokens = world.tokens(project)
     world.upstream.interval = 0.005
@@ -167,7 +167,7 @@ async def killed(world: World, table: Table, kills: int) -> None:
     await settled(lambda: world.at_rest(project), 60, "the end of all holds")
     await gateway.stop()
     world.upstream.interval = 0.0
-    _compare_books(world, table, project, seen, kills)
+    _compare_records(world, table, project, seen, kills)
 
 
 async def _call_on(load: Load, seen: _Seen, stop: asyncio.Event) -> None:
@@ -190,7 +190,7 @@ async def _call_on(load: Load, seen: _Seen, stop: asyncio.Event) -> None:
         connection.close()
 
 
-def _compare_books(world: World, table: Table, project: Project, seen: _Seen, kills: int) -> None:
+def _compare_records(world: World, table: Table, project: Project, seen: _Seen, kills: int) -> None:
     """Compare the provider's usage with the bookings, call by call."""
     ledger, provider = world.tollgate.by_trace, world.upstream.books
     lost = doubled = wrong = 0
@@ -213,7 +213,7 @@ def _compare_books(world: World, table: Table, project: Project, seen: _Seen, ki
     used_cut = sum(provider[trace].micro_credits() for trace in arrived)
     table.add(
         f"SIGKILL {kills} times under load, {len(seen.received):,} calls fully received",
-        f"{lost} lost, {doubled} doubled, {wrong} booked otherwise than the provider's books",
+        f"{lost} lost, {doubled} doubled, {wrong} booked otherwise than by the provider",
         "0, 0, 0",
         not (lost or doubled or wrong or world.tollgate.conflicts)
         and _spent_as_booked(world, project),

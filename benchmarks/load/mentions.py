@@ -1,4 +1,4 @@
-"""Signed mentions for the webhook, all at once or so many a second, and what became of them."""
+"""Signed mentions for the webhook, and a loop that posts them at a steady rate."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ class Mentions:
     teams: tuple[str, ...]
     text: str
     posted: dict[str, float] = field(default_factory=dict)
-    """When each left, in seconds since 1970, by `ts`."""
+    """When each was posted, in seconds since 1970, by `ts`."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def next(self) -> tuple[str, bytes]:
@@ -69,9 +69,9 @@ def request(
 
 
 async def at_rate(mentions: Mentions, rate: float, seconds: float) -> Result:
-    """Post so many mentions a second, whether or not the earlier ones were answered.
+    """Post `rate` mentions a second, whether or not the earlier ones were answered.
 
-    Times begin when a mention was due, so a generator that lags behind hides nothing.
+    Times count from the moment a mention was due, so a lag of the generator is not hidden.
     """
     result = Result()
     free: list[wire.ClientConnection] = []

@@ -117,7 +117,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def exact_cpu_seconds(pid: int) -> float:
-    """Return the same to the nanosecond, from each process's CPU clock (Linux)."""
+    """Return the CPU seconds to the nanosecond, from each process's CPU clock (Linux)."""
     return sum(time.clock_gettime((~each << 3) | 2) for each in family(pid))
 
 
@@ -151,8 +151,8 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
 
 @dataclass
 class Cost:
-    """What was used while something was measured. `others`: share of the gateway's core that
-    belonged to somebody else, which makes a throughput too low."""
+    """What was used while something was measured. `others` is the share of the gateway's core that
+    other programs had. It makes a throughput too low."""
 
     cpu: float = 0.0
     others: float = 0.0

@@ -1,4 +1,4 @@
-"""A Slack that takes its time: every method succeeds, 200 ms after it was called."""
+"""A slow Slack: every method succeeds, 200 ms after it was called."""
 
 import asyncio
 import itertools

@@ -1,6 +1,6 @@
 """A fake provider that needs almost no CPU: Anthropic's Messages API, JSON and SSE.
 
-A call's usage follows from its trace id, so its own books can be compared with billing's, call by
+A call's usage follows from its trace id, so its own record can be compared with billing's, call by
 call.
 """
 
@@ -33,7 +33,7 @@ def used_by(trace: str) -> Used:
 
 @dataclass
 class Upstream:
-    """The provider. Tests can close the `gate` to let calls wait, and set the pace of streams."""
+    """The provider. Close the `gate` to make calls wait. `interval` sets the pace of streams."""
 
     events: int = 20
     interval: float = 0.0  # seconds between the events of a stream

@@ -90,7 +90,7 @@ def response(status: int, body: bytes, content_type: bytes = b"application/json"
 
 @dataclass(slots=True)
 class Reply:
-    """How a call ended. Instants are of `time.perf_counter`; `complete` to its last byte."""
+    """How a call ended, in `time.perf_counter` seconds. `complete` if its last byte arrived."""
 
     status: int
     started: float

@@ -9,8 +9,8 @@ from typing import Any
 from gateway.network.redis_connection import RedisError, RedisUnavailable, Script
 
 Value = str | bytes | int | float
-# The commands of a process must arrive in the order in which they were sent. With a pool, the
-# gateway takes answers that overtake each other for a Redis that lost data, and refuses calls.
+# The commands of a process must arrive in the order in which they were sent. In a pool, answers can
+# overtake each other. The gateway then assumes that Redis lost data, and refuses calls.
 MOST_CONNECTIONS = 1
 
 

@@ -1,7 +1,7 @@
 """Server protocols: uvicorn's own with ASGI, and granian's with RSGI.
 
 Each request becomes an object with the interface of `gateway.network.incoming.Incoming`. The
-adapters leave out whatever the library does not limit itself, such as the size of a head.
+adapters don't add limits that the library lacks, such as one for the size of a head.
 """
 
 import asyncio
