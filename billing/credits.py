@@ -56,13 +56,13 @@ def exact_sum(costs: Iterable[Decimal]) -> Decimal:
 
 
 def credits_micro(cost: Decimal, resource: str) -> int:
-    """Convert a cost in dollars to micro-credits. Rounds once, half to even."""
+    """Return the micro-credits of a cost in dollars, rounded once, half to even."""
     exact = _EXACT.multiply(cost, RESOURCES[resource].credits_per_usd * MICRO)
     return int(exact.to_integral_value(context=_EXACT))
 
 
 def parse_credits(text: str) -> int:
-    """Convert an amount of credits, as a person types it, to micro-credits.
+    """Return the micro-credits of an amount of credits, as a person types it.
 
     Raises `ValueError` if it is not a plain number with at most six decimals.
     """

@@ -22,7 +22,7 @@ from quota.published.publication import republish_project
 
 
 def create_organization(name: str) -> Organization:
-    """Create an organization with its accounts. Raises `IntegrityError` if the name is taken."""
+    """Return a new organization with accounts. Raises `IntegrityError` if the name is taken."""
     with transaction.atomic():
         organization = Organization.objects.create(name=name)
         enforce(lock_organization(organization.pk), timezone.now())
@@ -30,7 +30,7 @@ def create_organization(name: str) -> Organization:
 
 
 def create_project(organization: Organization, name: str) -> Project:
-    """Create a project that shares its organization's credits from the start.
+    """Return a new project that shares its organization's credits from the start.
 
     Raises `IntegrityError` if the organization already has a project of that name.
     """

@@ -42,7 +42,7 @@ class SweepResult:
 
 
 def sweep_due() -> SweepResult:
-    """Decide about the accounts whose decision has expired."""
+    """Decide about the accounts whose decision has expired, and return how many there were."""
     swept = SweepResult()
     due = Account.objects.filter(decide_again_at__lte=timezone.now()).order_by("decide_again_at")
     for ids in _slices(list(due.values_list("pk", flat=True))):
@@ -51,7 +51,7 @@ def sweep_due() -> SweepResult:
 
 
 def sweep_all() -> SweepResult:
-    """Decide about every account, starting with those that are due.
+    """Decide about every account, due ones first, and return how many there were.
 
     Creates missing accounts, and repairs totals that differ from the ledger.
     """

@@ -48,7 +48,7 @@ class LimitInline(ReadOnly, admin.TabularInline[Limit, Account]):
 
     @admin.display(description="credits per period")
     def limit(self, row: Limit) -> str:
-        """The limit in credits, or "unlimited"."""
+        """Return the limit in credits, or "unlimited"."""
         return "unlimited" if row.limit_micro is None else display(row.limit_micro)
 
 
@@ -61,7 +61,7 @@ class CapInline(ReadOnly, admin.TabularInline[Cap, Account]):
 
     @admin.display(description="credits")
     def cap(self, row: Cap) -> str:
-        """The cap in credits, or "not capped"."""
+        """Return the cap in credits, or "not capped"."""
         return "not capped" if row.cap_micro is None else display(row.cap_micro)
 
 
@@ -139,20 +139,20 @@ class AccountAdmin(
     inlines = [LimitInline, GrantInline, CapInline, TotalInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
-        """Add the published state to each account, in the same query."""
+        """Return the accounts with their published states, in one query."""
         return with_standing(super().get_queryset(request), "organization", OuterRef("resource"))
 
     because = words_column("reason", "why", REASONS)
 
     @admin.display(description="resets")
     def resets(self, account: Account) -> str:
-        """When usage starts from zero again, in the limit's time zone."""
+        """Return when usage starts from zero again, in the limit's time zone."""
         state = published(account)
         return moment(state.resets_at, state.time_zone) if state and state.resets_at else "–"
 
     @admin.display(description="latest decisions")
     def why(self, account: Account) -> SafeString:
-        """The latest decisions that changed the account's state, with links to their inputs."""
+        """Return the latest decisions that changed the account's state, as links."""
         records = DecisionRecord.objects.filter(account=account)[:SHOWN_DECISIONS]
         return format_html_join(
             "",
@@ -226,7 +226,7 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:
-        """The amounts and instants that mattered, in credits and in the limit's zone."""
+        """Return the amounts and instants that mattered, in credits and in the limit's zone."""
         calendars = record.inputs.get("calendars") or [{}]
         zone = calendars[-1].get("time_zone", "UTC")
         lines = [
@@ -250,10 +250,10 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
 
     @admin.display(description="made from")
     def made_from(self, record: DecisionRecord) -> SafeString:
-        """The whole snapshot, with amounts in micro-credits."""
+        """Return the whole snapshot, with amounts in micro-credits."""
         return indented(record.inputs)
 
     @admin.display(description="decided")
     def decided(self, record: DecisionRecord) -> SafeString:
-        """The whole decision, with amounts in micro-credits."""
+        """Return the whole decision, with amounts in micro-credits."""
         return indented(record.outcome)

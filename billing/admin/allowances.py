@@ -131,11 +131,11 @@ class AllowanceAdmin(NamedSearch, admin.ModelAdmin[Any]):
         return {}
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Refuse changes."""
+        """Return False: rows are never changed."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Refuse deletions."""
+        """Return False: rows are never deleted."""
         return False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -143,7 +143,7 @@ class AllowanceAdmin(NamedSearch, admin.ModelAdmin[Any]):
         return super().get_fields(request, obj) if obj is None else self.shown
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Fill in the account that the link names."""
+        """Return the form's initial values, with the account that the link names."""
         initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
         account = Account.objects.filter(pk=number(initial.get("account"))).first()
         if account is None:

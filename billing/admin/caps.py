@@ -85,5 +85,5 @@ class CapAdmin(AllowanceAdmin):
 
     @admin.display(description="credits", ordering="cap_micro")
     def cap(self, cap: Cap) -> str:
-        """The cap in credits, or "not capped"."""
+        """Return the cap in credits, or "not capped"."""
         return "not capped" if cap.cap_micro is None else display(cap.cap_micro)

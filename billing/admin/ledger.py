@@ -60,11 +60,11 @@ class UsageEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[UsageEvent]):
 
     @admin.display(description="organization")
     def organization(self, event: UsageEvent) -> Any:
-        """The organization whose project used it."""
+        """Return the organization whose project used it."""
         return event.project.organization if event.project else None
 
     def has_refund_permission(self, request: HttpRequest) -> bool:
-        """Allow refunds to users who can top up."""
+        """Return whether the user may refund, which needs permission to top up."""
         return bool(request.user.has_perm("billing.add_creditgrant"))
 
     @admin.action(description="Refund: give back what it cost", permissions=["refund"])

@@ -168,7 +168,7 @@ class LimitAdmin(AllowanceAdmin):
 
     @admin.display(description="credits per period", ordering="limit_micro")
     def limit(self, limit: Limit) -> str:
-        """The limit in credits, or "unlimited"."""
+        """Return the limit in credits, or "unlimited"."""
         return "unlimited" if limit.limit_micro is None else display(limit.limit_micro)
 
 

@@ -60,14 +60,14 @@ class QuarantinedEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[QuarantinedE
 
     @admin.display(description="payload")
     def readable_payload(self, quarantined: QuarantinedEvent) -> SafeString:
-        """The event as it arrived, indented."""
+        """Return the event as it arrived, indented."""
         try:
             return indented(json.loads(quarantined.payload))
         except RecursionError:
             return format_html('<pre tabindex="0">{}</pre>', quarantined.payload)
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        """Allow decisions to users who can change quarantined events."""
+        """Return whether the user may change quarantined events, and so decide."""
         return bool(request.user.has_perm("billing.change_quarantinedevent"))
 
     @admin.action(description="Book now", permissions=["decide"])

@@ -16,15 +16,15 @@ class ReadOnly:
     """Permissions of a page or an inline on which nothing can be added, changed or deleted."""
 
     def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Refuse additions."""
+        """Return False: nothing can be added."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Refuse changes."""
+        """Return False: nothing can be changed."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Refuse deletions."""
+        """Return False: nothing can be deleted."""
         return False
 
 

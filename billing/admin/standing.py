@@ -17,7 +17,7 @@ from quota.reason_words import STATES, state_in_words
 
 
 def with_standing(rows: QuerySet[Any], organization: str, resource: Any) -> QuerySet[Any]:
-    """Add the published state to each row, in the same query.
+    """Return the rows with their published states, in one query.
 
     `organization` names the field with the organization, `resource` is a bucket or an `OuterRef`.
     """

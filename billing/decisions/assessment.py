@@ -58,7 +58,7 @@ class Assessment:
 def assess(
     accounts: Sequence[Account], inputs: Mapping[int, DecisionInputs], now: datetime
 ) -> Iterator[Assessment]:
-    """Decide about each account. Runs two queries if any account has caps, otherwise none."""
+    """Yield an assessment of each account. Runs two queries if any has caps, otherwise none."""
     caps = cap_usage.load_caps(accounts)
     cap_states = cap_usage.load_cap_states(accounts)
     for account in accounts:

@@ -64,7 +64,7 @@ def _discard(stream: IO[Any]) -> None:
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:
-    """Undo the content encoding. Stops unpacking at the size limit of a batch."""
+    """Return the body without its content encoding. Unpacking stops at a batch's size limit."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() != "gzip":

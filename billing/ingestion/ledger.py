@@ -149,7 +149,7 @@ def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
 
 
 def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incoming:
-    """Add the account that the event is booked on, or the error if it cannot be booked."""
+    """Return the item with the account that pays, or with the error if it cannot be booked."""
     event = incoming.event
     if event is None:
         return incoming
@@ -234,8 +234,8 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
     """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
 
-    This also books corrections that waited for one of the rows, and gives back what the rows cost
-    runs that are already refunded.
+    This also books corrections that waited for one of the rows. If a row belongs to a run that is
+    already refunded, its cost is given back.
     """
     if not rows:
         return

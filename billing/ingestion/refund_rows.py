@@ -1,7 +1,7 @@
 """Ledger rows that give back what events cost. The caller must have locked the accounts.
 
-What is booked for a run after its refund is given back in the same transaction, so it doesn't
-matter when an event of the run arrives.
+If an event of a refunded run arrives later, it is booked and given back in one transaction. So it
+doesn't matter when an event of the run arrives.
 """
 
 from collections import defaultdict
@@ -65,7 +65,7 @@ def refund_rows_of_run(refund: RefundOfRun, now: datetime) -> list[LedgerRow]:
 def refund_rows_of_late(
     arriving: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime
 ) -> list[LedgerRow]:
-    """Return rows that give back what arriving rows cost runs that are already refunded.
+    """Return rows that give back the cost of arriving rows whose run is already refunded.
 
     This also records them in the audit trail and in the metrics.
     """

@@ -52,7 +52,10 @@ def hypothetical_terms(
 
 
 def replay(walk: Walk, usage: PeriodUsage, limit_micro: int, find_reached: FindReached) -> Backtest:
-    """Replay a period. `walk` must be at its start, with the hypothetical terms."""
+    """Return what a limit would have refused in a period.
+
+    `walk` must be at the period's start, with the hypothetical terms.
+    """
     refused: list[Span] = []
     reached_at: datetime | None = None
     for segment in usage.segments:

@@ -59,12 +59,12 @@ def report_day(day: date) -> int:
 
 
 def usage_of_day(day: date) -> list[DailyUsage]:
-    """Compute the report of a day from the ledger, without storing it."""
+    """Return the report of a day, computed from the ledger and not stored."""
     return list(chain.from_iterable(_reported(events) for events in _events(day)))
 
 
 def usage_of_all_days() -> Iterator[DailyUsage]:
-    """Compute the reports of all days, reading the ledger once, without storing them."""
+    """Yield the reports of all days, computed in one pass over the ledger and not stored."""
     events = UsageEvent.objects.filter(project__isnull=False).order_by()
     return _reported(events.annotate(day=TruncDate("occurred_at", tzinfo=UTC)))
 

@@ -101,7 +101,7 @@ def _with_payload_of(rows: QuerySet[UsageEvent]) -> set[int]:
 
 
 def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Iterator[str]:
-    """Compare limits, caps or grants with the audit trail, row by row in their order."""
+    """Yield a sentence for each limit, cap or grant that differs from the audit trail."""
     accounts: dict[tuple[UUID | None, str], Account] = {
         (account.organization_id, account.resource): account
         for account in Account.objects.select_related("organization")
@@ -174,7 +174,7 @@ def _refunded_runs() -> Iterator[str]:
 
 
 def _differing(action: Action, refunds: Iterable[RefundOfRun], what: str) -> Iterator[str]:
-    """Report refunds that the audit trail lacks or describes differently, and the reverse."""
+    """Yield a sentence for each refund that differs from the audit trail, or is only in there."""
     recorded: dict[object, list[object]] = defaultdict(list)
     for entry in AuditEntry.objects.filter(action=action).order_by("pk"):
         fields = [entry.details.get(name) for name in ("project", "made_at", "span")]
@@ -196,7 +196,7 @@ def _details(action: Action, name: str) -> Iterator[Any]:
 
 
 def _decisions() -> Iterator[str]:
-    """Check that each record continues from the previous one, and that the last one is in force."""
+    """Yield a sentence for each decision that contradicts itself, the one before or the account."""
     newest: dict[int, tuple[str, str]] = defaultdict(lambda: ("", ""))
     records = DecisionRecord.objects.order_by("pk")
     for record in records.iterator(chunk_size=500):

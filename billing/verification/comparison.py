@@ -23,7 +23,7 @@ class Compared:
 
 
 def compare(accounts: Sequence[Account], now: datetime) -> Compared:
-    """Compare what is stored and published about accounts with what would be decided now.
+    """Return how accounts, as stored and published, differ from what would be decided now.
 
     Reads without locks, so the caller must check again under the lock before it changes anything.
     """

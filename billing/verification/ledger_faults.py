@@ -63,7 +63,7 @@ def _single_rows() -> Iterator[str]:
 
 
 def _adjustments() -> Iterator[str]:
-    """Compare corrections and refunds with the events that they are linked to.
+    """Yield a sentence for each correction or refund that contradicts the event it is linked to.
 
     The price of a correction can be off by one micro-credit for each row. It can be cut to what its
     event still costs, which is computed from amounts that were rounded separately.
@@ -106,7 +106,7 @@ def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> I
 
 
 def _refunded_runs() -> Iterator[str]:
-    """Report refunded runs that still cost something."""
+    """Yield a sentence for each refunded run that still costs something."""
     projects = dict(RunRefund.objects.values_list("task_run_id", "project_id"))
     runs = list(projects)
     for at in range(0, len(runs), _SLICE):
@@ -118,7 +118,7 @@ def _refunded_runs() -> Iterator[str]:
 
 
 def _refunded_attempts() -> Iterator[str]:
-    """Report refunded attempts that still cost something."""
+    """Yield a sentence for each refunded attempt that still costs something."""
     for refund in AttemptRefund.objects.order_by("task_run_id", "since").iterator(_SLICE):
         rows = UsageEvent.objects.filter(
             task_run_id=refund.task_run_id,
