@@ -77,15 +77,15 @@ class GroupAdmin(NamedSearch, DjangoGroupAdmin):
     named_by = ["name"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Allow superusers only, because a new group can have any right."""
+        """Return whether the user is a superuser, because a new group can have any right."""
         return bool(request.user.is_superuser)
 
     def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Allow superusers only, because others could give their own group any right."""
+        """Return whether the user is a superuser: others could give their own group any right."""
         return bool(request.user.is_superuser)
 
     def has_delete_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Allow superusers only, because deleting a group takes rights away."""
+        """Return whether the user is a superuser, because deleting a group removes rights."""
         return bool(request.user.is_superuser)
 
 
@@ -99,19 +99,19 @@ class UserAdmin(NamedSearch, DjangoUserAdmin[User]):
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse changes to users with more rights: a new password would hand over those rights."""
+        """Return False for users with more rights: a new password would hand over those rights."""
         if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse deleting users who have more rights."""
+        """Return False for users who have more rights."""
         if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_delete_permission(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Make rights read-only except for superusers."""
+        """Return the read-only fields. For everybody but superusers, they include the rights."""
         rights = () if request.user.is_superuser else ("is_superuser", "groups", "user_permissions")
         return (*super().get_readonly_fields(request, obj), *rights)
 
@@ -158,7 +158,7 @@ class OAuthApplicationAdmin(NamedSearch, ApplicationAdmin):
     readonly_fields = ()
 
     def get_changeform_initial_data(self, _request: HttpRequest) -> dict[str, Any]:
-        """Suggest a public client, because a desktop application can't keep a secret."""
+        """Return a public client's values, because a desktop application can't keep a secret."""
         return {
             "client_type": OAuthApplication.CLIENT_PUBLIC,
             "redirect_uris": "http://127.0.0.1/callback",

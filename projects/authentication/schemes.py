@@ -66,7 +66,7 @@ class ProjectCredentialAuthentication(BaseAuthentication):
         return _look_up(token, generation), None
 
     def authenticate_header(self, _request: Request) -> str:
-        """Make refusals 401 and say which scheme is wanted."""
+        """Return the scheme that callers should use, which makes refusals 401 instead of 403."""
         return REALM
 
 
@@ -149,5 +149,5 @@ class ServiceTokenAuthentication(BaseAuthentication):
         return (SERVICE, None) if any(matches) else None
 
     def authenticate_header(self, _request: Request) -> str:
-        """Make refusals 401 and say which scheme is wanted."""
+        """Return the scheme that callers should use, which makes refusals 401 instead of 403."""
         return REALM

@@ -194,7 +194,7 @@ class ConsentView(AuthorizationView):
         return page
 
     def form_valid(self, form: ConsentForm) -> HttpResponse:
-        """Issue the code, or tell the client that it was refused."""
+        """Send the browser back to the client, with a code or with the refusal."""
         self.project = form.cleaned_data["project"]
         answer: HttpResponse = super().form_valid(form)
         return answer

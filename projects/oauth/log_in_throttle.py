@@ -46,7 +46,7 @@ View = Callable[..., HttpResponseBase]
 
 
 def throttled(view: View) -> View:
-    """Limit the attempts at a view that logs in by `username` and `password` of a POST.
+    """Return a log-in view with a limit on attempts. It takes `username` and `password` by POST.
 
     Too many attempts get 429 with `Retry-After`, whatever the password is.
     """

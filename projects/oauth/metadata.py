@@ -13,7 +13,7 @@ _CLIENT_AUTHENTICATION = ["none", "client_secret_basic", "client_secret_post"]
 
 @require_safe
 def authorization_server_metadata(_request: HttpRequest) -> JsonResponse:
-    """Describe the endpoints and what they accept. Public, for pages of any origin."""
+    """Return what the endpoints are and accept. Pages of any origin may read it."""
     issuer = settings.PUBLIC_URL
     document = {
         "issuer": issuer,

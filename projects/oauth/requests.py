@@ -21,7 +21,7 @@ _REPEATABLE = {"resource"}
 
 
 def with_oauth_errors(view: View) -> View:
-    """Wrap a view so that it answers 400 to requests that are not valid or lost a race.
+    """Return a view that answers 400 to requests that are not valid or lost a race.
 
     Each request is one transaction. If several use the same code or refresh token at once, one
     succeeds. The others find it used and change nothing.
