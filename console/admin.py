@@ -332,7 +332,10 @@ class ProjectAdmin(NamedSearch, admin.ModelAdmin[Project]):
     actions = ["rotate_api_tokens"]
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Any = None) -> list[str]:
-        """Make an existing project's organization read-only: its usage was booked there."""
+        """Return the read-only fields.
+
+        The organization of an existing project is one, because its usage was booked there.
+        """
         return [*self.readonly_fields, *(["organization"] if obj else [])]
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:

@@ -36,7 +36,7 @@ class TollgateAdminSite(AdminSite):
         return super().login(request, extra_context)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        """Answer 400 to query parameters that would make Django's own lists fail."""
+        """Return a view that answers 400 to parameters that would make Django's own lists fail."""
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -85,7 +85,7 @@ class PersonalAPIKeyAdmin(NamedSearch, admin.ModelAdmin[PersonalAPIKey]):
     actions = ["revoke"]
 
     def get_readonly_fields(self, _request: HttpRequest, key: Any = None) -> list[str]:
-        """Make everything but the label of an existing key read-only."""
+        """Return the read-only fields: for an existing key, everything but its label."""
         if key is None:
             return []
         fields = ["organization", "user", "scopes", "all_projects", "projects"]
@@ -94,7 +94,7 @@ class PersonalAPIKeyAdmin(NamedSearch, admin.ModelAdmin[PersonalAPIKey]):
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Use the plain form for an existing key: only new keys need the checks above."""
+        """Return the plain form for an existing key: only new keys need the checks above."""
         if obj is not None:
             kwargs["form"] = forms.ModelForm
         return super().get_form(request, obj, change, **kwargs)
@@ -229,7 +229,7 @@ class OAuthAccessTokenAdmin(NamedSearch, admin.ModelAdmin[OAuthAccessToken]):
         return False
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Allow revoking to users who can delete."""
+        """Return whether the user may revoke, which needs permission to delete."""
         return bool(request.user.has_perm("projects.delete_oauthaccesstoken"))
 
     @admin.action(description="Revoke the selected tokens", permissions=["revoke"])

@@ -30,7 +30,7 @@ CHANNEL = Subquery(_RUNS.values(channel=Concat(*_CHANNEL, output_field=CharField
 """`workspace/channel` of a run's thread; None for a call that belongs to no thread."""
 
 USER = "distinct_id"
-"""The user that the gateway says a call is for; Slack users as `slack:T…:U…`."""
+"""The user that a call is for, as the gateway reports it. Slack users are `slack:T…:U…`."""
 
 OUTSIDE = "choosing repositories, tasks over the API, and requests of clients and scripts"
 
