@@ -13,7 +13,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def with_known_charset(application: Application) -> Application:
-    """Wrap a WSGI application so that it never sees a charset that cannot decode text."""
+    """Return a WSGI application that never sees a charset that cannot decode text."""
 
     def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         media_type, parameters = _parsed(environ.get("CONTENT_TYPE", ""))

@@ -22,19 +22,19 @@ LEAST_SECRET = 32
 
 @register("tollgate")
 def check_settings(**_kwargs: Any) -> list[CheckMessage]:
-    """Find settings whose values are dangerous or have no effect."""
+    """Return an error for each setting whose value is dangerous or has no effect."""
     return list(_settings())
 
 
 @register(WEB, deploy=True)
 def check_web(**_kwargs: Any) -> list[CheckMessage]:
-    """Find missing secrets without which the web server refuses its callers."""
+    """Return an error for each missing secret without which the web server refuses callers."""
     return list(_web())
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(**_kwargs: Any) -> list[CheckMessage]:
-    """Find settings that are tolerable only on one's own machine."""
+    """Return a message about each setting that is tolerable only on one's own machine."""
     return [*_secrets(), *_redis(), *_agent_workers()]
 
 

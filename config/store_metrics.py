@@ -55,7 +55,7 @@ class StoreMetrics(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Ask every store."""
+        """Yield the metrics of every store that answers."""
         up: dict[tuple[str, ...], float] = {}
         for store, ask in (("database", _from_database), ("redis", _from_redis)):
             try:
