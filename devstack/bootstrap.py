@@ -70,7 +70,7 @@ async def check_web(supervisor: Supervisor) -> None:
 
 
 async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProject:
-    """Create the admin and the demo project, unless an earlier run did so in this database."""
+    """Return the demo project. Creates it and the admin, unless an earlier run did."""
     remembered = stack.directory / "project.json"
     if remembered.is_file():
         project = DemoProject(**json.loads(remembered.read_text()))

@@ -196,7 +196,7 @@ def install(lock: Path, uv: str | None, target: Path | None = None) -> None:
 
 
 def _run(command: list[str], environment: Mapping[str, str], packages: int) -> tuple[int, str]:
-    """Run an installer; show how far it is; return its exit status and its output."""
+    """Run an installer and show its progress. Return its exit status and its output."""
     progress = Progress(packages)
     output = []
     with subprocess.Popen(

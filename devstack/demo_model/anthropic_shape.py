@@ -133,5 +133,5 @@ def error(kind: str, message: str) -> Json:
 
 
 def pieces(text: str, size: int = 16) -> list[str]:
-    """Cut a text into the pieces in which it is streamed."""
+    """Return the pieces in which a text is streamed."""
     return [text[start : start + size] for start in range(0, len(text), size)]

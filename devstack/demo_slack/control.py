@@ -65,7 +65,7 @@ class Control:
         return self.files.attach(file["name"], file["content"].encode(), kind, self.base_url)
 
     async def _messages(self, request: Request) -> Response:
-        """Answer with a thread and its reactions, or without `thread_ts` with the channel."""
+        """Answer with a thread and its reactions. Without `thread_ts`, answer with the channel."""
         channel, thread = request.query_params["channel"], request.query_params.get("thread_ts")
         found = (
             self.workspace.thread(channel, thread) if thread else self.workspace.messages(channel)

@@ -210,7 +210,7 @@ class Interactions:
         return f"{self.base_url}/respond/{self.response_urls.give(place)}"
 
     def respond(self, key: str, body: Json) -> bool:
-        """Do what the app posted to a `response_url`; return whether that was still valid."""
+        """Do what the app posted to a `response_url`. Return whether the URL was still valid."""
         place = self.response_urls.use(key)
         if place is None or answer_violations(body):
             return False

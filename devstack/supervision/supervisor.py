@@ -25,7 +25,7 @@ from devstack.supervision.pipe import Pipe
 READY_WITHIN = 120.0  # seconds
 STOP_WITHIN = 9.0  # seconds, for all stages together
 DEATHS_AT_START = 3
-"""A program that was never ready ends the start when it has died this many times in a row."""
+"""If a program dies this many times in a row without ever being ready, the start ends."""
 FIRST_WAIT = 1.0  # seconds, between the second death in a row and the next start
 LONGEST_WAIT = 60.0  # seconds
 STABLE_AFTER = 10.0  # seconds
