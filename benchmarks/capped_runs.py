@@ -82,7 +82,7 @@ def cap_of(number: int) -> float:
 
 
 def run(world: World, tree: Path, root: Path, number: int) -> Ended:
-    """Do one run to its end."""
+    """Run the agent once, and return how the run ended."""
     cap = cap_of(number)
     project = world.tollgate.project(credits=1_000_000)
     world.tollgate.cap(project, "run", cap)

@@ -161,7 +161,7 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
 
 
 def deliver(port: int, project: dict[str, str], seconds: float) -> Seen:
-    """Post batches over several connections until the time is over."""
+    """Return the results of posting batches over several connections until the time is over."""
     seen, lock = Seen(), threading.Lock()
     template = event_template(project)
     deadline = time.perf_counter() + seconds

@@ -109,7 +109,7 @@ def show(table: Table, name: str, events: int, seen: dict[str, Any]) -> None:
 
 
 def measure(events: int) -> dict[str, Any]:
-    """Book, book again, decide and rebuild. Times are in seconds, decisions in milliseconds."""
+    """Return the figures: rates per second, a rebuild in seconds, and decisions in milliseconds."""
     import django
 
     django.setup()

@@ -63,7 +63,7 @@ app = App(
 
 
 def record(body, event) -> None:  # type: ignore[no-untyped-def]
-    """Record the mention before Slack gets its answer, so that none is lost."""
+    """Record the mention before Slack gets its answer, so that it can't be lost."""
     Mention.objects.create(
         event_id=body["event_id"], channel_id=event["channel"], ts=event["ts"], text=event["text"]
     )

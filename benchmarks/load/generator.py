@@ -138,9 +138,10 @@ async def closed_loop(
     count: int | None = None,
     spread: float = 0.0,
 ) -> Result:
-    """Keep one call under way on each connection, for some seconds or until `count` calls.
+    """Return the results of calls, one at a time on each connection.
 
-    `spread` is the number of seconds over which the connections start evenly, not all at once.
+    The calls go on for `seconds`, or until there were `count`. `spread` is the number of seconds
+    over which the connections start evenly, instead of all at once.
     """
     result = Result()
     left = itertools.count() if count is None else iter(range(count))

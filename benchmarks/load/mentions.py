@@ -69,7 +69,7 @@ def request(
 
 
 async def at_rate(mentions: Mentions, rate: float, seconds: float) -> Result:
-    """Post `rate` mentions a second, whether or not the earlier ones were answered.
+    """Return the results of `rate` mentions a second, whether or not earlier ones were answered.
 
     Times count from the moment a mention was due, so a lag of the generator is not hidden.
     """

@@ -83,7 +83,7 @@ def install() -> list[str]:
 
 
 def install_into(directory: Path, *commands: list[str]) -> list[str]:
-    """Run commands that fill a directory; if one fails, remove it and return why in a sentence."""
+    """Run commands that fill a directory. If one fails, remove the directory and return why."""
     for command in commands:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=600)

@@ -151,8 +151,11 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
 
 @dataclass
 class Cost:
-    """What was used while something was measured. `others` is the share of the gateway's core that
-    other programs had. It makes a throughput too low."""
+    """What was used while something was measured.
+
+    `others` is the share of the gateway's core that other programs had. It makes a throughput too
+    low.
+    """
 
     cpu: float = 0.0
     others: float = 0.0

@@ -53,7 +53,7 @@ class Speed:
 
 
 async def throughput(pid: int, load: Load, connections: int, seconds: float) -> Speed:
-    """Measure one gateway with this number of concurrent calls."""
+    """Return the speed of one gateway with this number of concurrent calls."""
     await closed_loop(load, connections, seconds=WARM_UP)
     with processes.costing(pid) as cost:
         result = (await closed_loop(load, connections, seconds=seconds)).check()

@@ -67,7 +67,7 @@ class Tollgate:
         return token
 
     def handle(self, request: wire.Request, _: wire.ServerConnection) -> bytes:
-        """Answer one of the gateway's four kinds of request."""
+        """Return the answer to one of the gateway's four kinds of request."""
         path = request.target.partition(b"?")[0]
         if request.headers.get(b"authorization") != b"Bearer " + SERVICE_TOKEN.encode():
             return wire.response(401, b"{}")

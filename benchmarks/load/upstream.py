@@ -52,7 +52,7 @@ class Upstream:
         self._server, self.url = await wire.serve(self.handle)
 
     def handle(self, request: wire.Request, connection: wire.ServerConnection) -> bytes | None:
-        """Answer one call."""
+        """Return the answer to one call, or None if it is written later."""
         if request.method != b"POST":
             return wire.response(200, b"{}")
         self.arrived += 1
