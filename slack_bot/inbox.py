@@ -1,18 +1,14 @@
 """Handle a person's post: record it first, then decide about it."""
 
-from django.conf import settings
-from django.db import transaction
-
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Deleted, Edited, HomeOpened, Post, SessionStopped
-from workflows import closing, notices, wording
 from workflows.agent_sessions.showing import SHOW_SESSIONS
 from workflows.home import openings
-from workflows.intake import changes, mentions, replies, stop_orders
+from workflows.intake import changes, mentions, recording, replies, stop_orders
 from workflows.intake.deferral import left_to_a_sweep
-from workflows.models import ERASED, Mention, Notice, ThreadReply
+from workflows.models import ERASED, Mention, ThreadReply
 from workflows.requests import is_aside, is_stop_for_others
 
 
@@ -77,29 +73,19 @@ def receive_session_stop(stopped: SessionStopped) -> None:
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:
     """Return the mention of this post, creating it if needed."""
-    is_external = _is_external(workspace, post)
-    with transaction.atomic():
-        mention, created = Mention.objects.get_or_create(
-            workspace=workspace,
-            channel_id=post.channel_id,
-            ts=post.ts,
-            defaults={
-                "team_id": workspace.team_id or workspace.enterprise_id,
-                "thread_ts": post.thread_ts,
-                "user_id": post.user_id,
-                "text": post.text,
-                "event_id": post.event_id,
-            },
-        )
-        if created and is_external:
-            outcome = "the author is of another organization"
-            closing.conclude(mention, Mention.State.REFUSED, outcome)
-            mention.state = Mention.State.REFUSED
-            words = wording.no_access_for_outsiders(mention.user_id, bot_name=settings.BOT_NAME)
-            key = f"no-access:{mention.pk}"
-            notices.send_soon(notices.claim(key, Notice.Kind.NO_ACCESS, mention, words))
-    mention.workspace = workspace
-    return mention
+    mention = Mention(
+        workspace=workspace,
+        team_id=workspace.team_id or workspace.enterprise_id,
+        channel_id=post.channel_id,
+        ts=post.ts,
+        thread_ts=post.thread_ts,
+        user_id=post.user_id,
+        text=post.text,
+        event_id=post.event_id,
+    )
+    if _is_external(workspace, post):
+        return recording.record_outsiders(mention)
+    return recording.record(mention)
 
 
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:

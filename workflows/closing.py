@@ -5,6 +5,7 @@ for either uses the same order.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -35,12 +36,26 @@ def close(mention_id: UUID | str, state: str, outcome: str) -> bool:
     return mention is not None and _close(mention, state, outcome, Mention.OPEN)
 
 
+def end_new(mention: Mention, state: str, outcome: str) -> None:
+    """End a mention in the transaction that records it, so that nobody ever sees it open.
+
+    There are no replies to settle, because nobody could record one for it.
+    """
+    ending = _ended(state, outcome)
+    Mention.objects.filter(pk=mention.pk).update(**ending)
+    for name, value in ending.items():
+        setattr(mention, name, value)
+
+
+def _ended(state: str, outcome: str) -> dict[str, Any]:
+    return {"state": state, "outcome": outcome[:200], "finished_at": timezone.now()}
+
+
 @transaction.atomic
 def _close(mention: Mention, state: str, outcome: str, those_in: Sequence[str]) -> bool:
     holder = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
-    closed = Mention.objects.filter(pk=mention.pk, state__in=those_in).update(
-        state=state, outcome=outcome[:200], finished_at=timezone.now()
-    )
+    found = Mention.objects.filter(pk=mention.pk, state__in=those_in)
+    closed = found.update(**_ended(state, outcome))
     if closed:
         _settle_replies(mention, holder, outcome)
     return bool(closed)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.allowances.caps import set_cap
@@ -55,6 +56,32 @@ def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
     assert Mention.objects.get().state == "refused"
     assert Mention.objects.get().outcome == "out of credits: limit_reached"
     assert not temporal.has(workflow_of(message))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_quota_at_top_level_is_recorded_and_refused_in_one_transaction(
+    webhook, workspace, out_of_credits
+):
+    webhook.mention()  # also notes that something arrived from Slack
+    with CaptureQueriesContext(connection) as queries:
+        webhook.mention()
+    statements = [query["sql"] for query in queries]
+    assert [sql.split()[0] for sql in statements].count("COMMIT") == 1
+    begun = next(i for i, sql in enumerate(statements) if sql.startswith("BEGIN"))
+    writes = [i for i, sql in enumerate(statements) if sql.startswith(("INSERT", "UPDATE"))]
+    assert begun < writes[0] < writes[-1] < statements.index("COMMIT")
+    assert len(statements) <= 15
+
+
+def test_over_quota_at_top_level_obeys_a_stop_that_arrived_first(
+    webhook, workspace, out_of_credits
+):
+    message = webhook.slack.post()
+    stop = webhook.slack.post("stop", thread_ts=message["ts"])
+    webhook.deliver(webhook.slack.event(stop, "message"))
+    webhook.deliver(webhook.slack.event(message))
+    assert Mention.objects.get(ts=message["ts"]).state == "stopped"
+    assert not Notice.objects.filter(kind="denial").exists()
 
 
 @pytest.mark.case("S18")

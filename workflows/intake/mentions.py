@@ -47,6 +47,16 @@ def admit_or_keep(mention: Mention) -> None:
             admit(mention)
 
 
+def decide_replies(mention: Mention) -> None:
+    """Decide about the author's replies to a mention that was refused as it was recorded.
+
+    Never raises. Call it after the commit, because replies recorded until then found no mention.
+    """
+    with left_to_a_sweep("replies", mention=str(mention.pk)):
+        for each in replies.decide_for(mention):
+            admit(each)
+
+
 def undecided(now: datetime) -> QuerySet[Mention]:
     """Return the undecided mentions without a lease, those tried longest ago first."""
     return (
