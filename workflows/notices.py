@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 DELIVER_NOTICE = "workflows.tasks.deliver_notice"
 LEASE = timedelta(seconds=45)
 """Longer than one attempt takes, so an expired lease means that its holder died."""
+_ONE_MESSAGE = timedelta(seconds=40)
+"""Longer than the calls that post one message take, all at their time limit."""
 GIVE_UP_AFTER = timedelta(hours=6)
 """The age after which a notice is not tried again, if it had enough attempts."""
 ATTEMPTS_AT_LEAST = 8
@@ -349,6 +351,7 @@ def _send_messages(client: WebClient, attempt: _Attempt) -> str:
             attempt.outcome_unknown = False
             _renew(notice)  # the search may have outlasted the lease, and another sender taken over
         if message_ts is None:
+            _have_lease_for_a_message(notice)
             message_ts = posting.post(client, notice, messages[number])
         first_ts = notice.message_ts or message_ts
         if number + 1 < len(messages):
@@ -436,6 +439,12 @@ def _mine(notice: Notice) -> QuerySet[Notice]:
     return Notice.objects.filter(
         pk=notice.pk, state=Notice.State.SENDING, next_attempt_at=notice.next_attempt_at
     )
+
+
+def _have_lease_for_a_message(notice: Notice) -> None:
+    """Renew the lease if it might end before Slack answers: another sender would post, too."""
+    if timezone.now() > notice.next_attempt_at - _ONE_MESSAGE:
+        _renew(notice)
 
 
 def _renew(notice: Notice, **fields: Any) -> None:

@@ -291,6 +291,20 @@ def test_a_sender_whose_search_outlasts_its_lease_posts_nothing(slack, notice, m
     assert notice.state == "sending"
 
 
+def test_a_sender_delayed_beyond_its_lease_posts_nothing(slack, notice, monkeypatch):
+    make_client = notices.client_for
+
+    def slowly(workspace):
+        Notice.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=5))  # of another
+        return make_client(workspace)
+
+    monkeypatch.setattr(notices, "LEASE", timedelta(seconds=-1))
+    monkeypatch.setattr(notices, "client_for", slowly)
+    deliver(notice)
+    assert slack.calls() == []
+    assert notice.state == "sending"
+
+
 def test_an_unreachable_slack_is_tried_again_without_a_search(slack, notice, settings):
     reachable, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
     assert deliver(notice).state == "pending"
