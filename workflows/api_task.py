@@ -1,7 +1,7 @@
 """The workflow of a task over the API: it performs the task's runs, one after the other.
 
-The rows say which run is next, so a signal only says that there is one more. This code is
-deterministic, like that of a mention.
+The rows say which run is next. A signal only says that there is another one. Like the workflow of a
+mention, this code is deterministic.
 """
 
 import asyncio
@@ -51,5 +51,5 @@ class ApiTaskWorkflow(PerformsRuns):
                 return
 
     def _signals(self) -> int:
-        """Return how many signals came: messages and credits both make a paused run look again."""
+        """Return how many signals came. Messages and credits both make a paused run check again."""
         return self._messages + super()._signals()
