@@ -125,7 +125,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def spender(row: Ranked) -> str:
-    """Return one of those who used most as a line of a list."""
+    """Return a line for one of those who used most."""
     kind, _, slack_id = str(row.key or "").rpartition(":")
     name = person(slack_id) if kind.startswith("slack:") else escape(str(row.key or "nobody named"))
     return f"• {name}: {amount(row.used.credits_micro)} credits ({row.percent} %)"
