@@ -250,12 +250,12 @@ def _reconsider_later_messages(order: Order, task: CodingTask, why: str) -> None
 
 
 def _key(order: Order) -> str:
-    """Return the key of the notice that tells of an obeyed order without a message of its own."""
+    """Return the key of the notice about an obeyed order that is not a message."""
     return f"stop:{order.workspace_id}:{order.channel_id}:{order.thread_ts}:{order.ts}"
 
 
 def _refusal_key(order: Order) -> str:
-    """Return the key of the notice that it is another's work: one for each person and thread."""
+    """Return the key of the notice about somebody else's work: one for each person and thread."""
     thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
     return f"stop-refused:{thread}:{order.user_id}"
 
