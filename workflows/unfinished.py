@@ -38,8 +38,8 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     """End the mention and the task of a workflow; return the notice that says so.
 
     If the only thing left to say is an answer that was not posted yet, the notice is that answer.
-    It is None if the work was stopped, because the stop has told the thread. An answer that was
-    stored before the stop is posted all the same.
+    It is None if the work was stopped, because the thread was told about the stop. An answer that
+    was stored before the stop is posted all the same.
     """
     tasks = CodingTask.objects.filter(workflow_id=workflow_id)
     went_on = mention.state == Mention.State.ANSWERED and not tasks.exists()
