@@ -266,7 +266,7 @@ def _mention(interaction: Interaction) -> Mention | None:
     try:
         mention = mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
     except (BadSignature, ValueError):
-        # The signature is wrong, but Slack names the picker's message, so we can reply below it.
+        # The signature is wrong, but Slack names the picker's message, which leads to the mention.
         mention = mentions.filter(
             notices__kind=Notice.Kind.PICKER,
             notices__channel_id=interaction.channel_id,

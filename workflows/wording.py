@@ -182,7 +182,7 @@ def join_without_access(user_id: str, *, bot_name: str) -> str:
 
 
 def join_unknown(user_id: str) -> str:
-    """Say that Slack does not say who somebody is, so they cannot join now."""
+    """Say that somebody cannot join now, because Slack does not say who they are."""
     return (
         f"I cannot find out from Slack who {person(user_id)} is just now. "
         "Please try again in a minute."

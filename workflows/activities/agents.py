@@ -78,7 +78,7 @@ class AgentActivities:
     @activity.defn
     @report_outages()
     def collect_run(self, turn: TurnRun) -> Collected:
-        """Store what the agent made. Claim the denial if the gateway refused it credits."""
+        """Store what the agent made. Claim the denial if credits ran out."""
         run = rows.run(turn.run_id)
         try:
             with report_failures():

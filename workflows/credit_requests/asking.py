@@ -57,7 +57,7 @@ def offer(mention: Mention, verdict: Verdict) -> None:
 
 
 def can_be_decided(workspace: SlackWorkspace) -> bool:
-    """Return whether somebody is told of requests, and may decide them."""
+    """Return whether the workspace has a credits channel, and somebody who may decide requests."""
     approvers = workspace.credit_approvers.filter(user__is_active=True, user__is_staff=True)
     return bool(workspace.credits_channel_id) and approvers.exists()
 
@@ -132,7 +132,7 @@ def _can_run(mention: Mention) -> bool:
 
 
 def _take_turn(workspace: SlackWorkspace) -> None:
-    """Lock the workspace, so that no request of a simultaneous click is missed in the count."""
+    """Lock the workspace, so that simultaneous clicks are counted one after the other."""
     SlackWorkspace.objects.select_for_update().only("pk").get(pk=workspace.pk)
 
 

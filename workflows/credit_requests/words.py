@@ -1,4 +1,4 @@
-"""What is said about requests for credits, as Slack mrkdwn or, for buttons and fields, as text."""
+"""Sentences about requests for credits, as Slack mrkdwn or, for buttons and fields, as text."""
 
 from datetime import datetime
 

@@ -44,7 +44,7 @@ class Order:
 
     @property
     def workspace_id(self) -> int:
-        """The workspace's key, as rows have it."""
+        """The workspace's primary key."""
         return self.workspace.pk
 
 
@@ -114,7 +114,8 @@ def obey_command(workspace: SlackWorkspace, channel_id: str, user_id: str, ts: s
 def obey_session_stop(order: Order) -> None:
     """End the user's work in the thread of an agent session that was stopped with Slack's button.
 
-    If it is somebody else's work, the person is told alone, once. A redelivery does nothing.
+    If it is somebody else's work, only the person who clicked is told, once. A redelivery does
+    nothing.
     """
     if Notice.objects.filter(key=_key(order)).exists():
         return

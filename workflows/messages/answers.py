@@ -47,7 +47,7 @@ def fits_an_edit(notice: Notice) -> bool:
 
 
 def correct_cost(notice: Notice, now: datetime) -> bool:
-    """Compare the cost that an answer states with the ledger; return whether to edit it."""
+    """Compare an answer's stated cost with the ledger; return whether to edit the answer."""
     run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))
     micro = usage_of_run(run.pk)
     is_last = now >= (notice.sent_at or now) + LAST_CHECK

@@ -26,8 +26,8 @@ def revise(
 ) -> bool:
     """Replace the text of the notice's message; return whether a sender will show the new one.
 
-    It waits until the previous text was shown for `every`. Nothing changes for a message that can't
-    be edited, or that is withdrawn, given up or erased.
+    The new text waits until the previous one was shown for `every`. Nothing changes for a message
+    that can't be edited, or that is withdrawn, given up or erased.
     """
     row = _lock(notice)
     if row.withdrawn or row.state == State.GIVEN_UP or row.text == ERASED:
@@ -47,7 +47,7 @@ def revise(
 
 @transaction.atomic
 def withdraw(notice: Notice) -> None:
-    """Have the notice's message deleted, or never sent."""
+    """Let a sender delete the notice's message, or make sure that it is never sent."""
     row = _lock(notice)
     if row.withdrawn:
         return
@@ -62,7 +62,7 @@ def withdraw(notice: Notice) -> None:
 
 @transaction.atomic
 def reopen(notice: Notice) -> None:
-    """Have a withdrawn notice sent again, as a new message."""
+    """Make a withdrawn notice due again, as a new message."""
     now = timezone.now()
     withdrawn = Notice.objects.filter(pk=notice.pk, state=State.WITHDRAWN).exclude(text=ERASED)
     withdrawn.update(

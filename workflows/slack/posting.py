@@ -238,7 +238,7 @@ def post(client: WebClient, notice: Notice, message: Message) -> str:
 
 
 def _is_too_long(error: SlackApiError) -> bool:
-    """Return whether the text itself was refused, which would be refused without blocks too."""
+    """Return whether the text itself was refused, so leaving out the blocks would not help."""
     return bool(error.response.get("error") == "msg_too_long")
 
 
