@@ -61,7 +61,7 @@ _NAMES_EVERY = 10
 _LOST_EVERY = 60
 """Seconds between checks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
-"""Sweeps look this far back for terminated workflows. A message in the thread reveals older ones."""
+"""Sweeps look back this far for terminated workflows. A message in a thread reveals older ones."""
 _SIGNAL_AFTER = timedelta(seconds=3)
 """How long the request that recorded a follow-up has to signal it."""
 
