@@ -29,7 +29,7 @@ class ApiTaskWorkflow(PerformsRuns):
 
     @workflow.run
     async def run(self, task: ApiTaskInput) -> None:
-        """Perform the task's runs. However it ends, the rows say so."""
+        """Perform the task's runs, and record how they end."""
         try:
             await self._perform_all(task)
         except (FailureError, asyncio.CancelledError) as error:

@@ -30,7 +30,7 @@ _SIGNER = signing.Signer(salt="tollgate.participant")
 
 @dataclass(frozen=True)
 class Place:
-    """One person's place in one task: what a button is about."""
+    """A person and a task: what a button is about."""
 
     task_id: UUID
     user_id: str

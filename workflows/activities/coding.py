@@ -76,7 +76,7 @@ class ForwardedMessage:
 
 @dataclass(frozen=True)
 class ForwardAnswer:
-    """The run that answers the follow-up, or its denial. Neither if the thread was told already."""
+    """The run that answers the follow-up, or its denial. Neither if the follow-up has ended."""
 
     run_id: str = ""
     notice_id: str | None = None

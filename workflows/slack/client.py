@@ -135,7 +135,7 @@ def web_client(token: str | None = None, timeout: int = TIMEOUT) -> WebClient:
 
 
 class _WorkspaceClient(WebClient):
-    """Requests a new bot token for the workspace if Slack says that this one has expired."""
+    """Makes sure that the bot token is renewed soon if Slack says that it has expired."""
 
     workspace_id: int
 
