@@ -1,4 +1,4 @@
-"""Note what arrives from Slack, at most once a minute, for the setup page."""
+"""Record for the setup page when something last arrived from Slack, at most once a minute."""
 
 import time
 
@@ -15,7 +15,7 @@ _noted: dict[tuple[str, str], float] = {}
 
 
 def note(way: str, kind: str) -> None:
-    """Note that something of this kind arrived this way now. A failure only costs the note."""
+    """Record that something of this kind arrived this way now. Only log a failure to do so."""
     now = time.monotonic()
     if now - _noted.get((way, kind), -_EVERY) < _EVERY:
         return
@@ -25,9 +25,9 @@ def note(way: str, kind: str) -> None:
             way=way, kind=kind[:20], defaults={"at": timezone.now()}
         )
     except (DatabaseError, InterfaceError) as error:
-        log.warning("what came from Slack was not noted", error=type(error).__name__)
+        log.warning("an arrival from Slack was not recorded", error=type(error).__name__)
 
 
 def forget_notes() -> None:
-    """Note the next arrival of every kind, however long ago the last one was."""
+    """Record the next arrival of every kind, even within a minute of the last one."""
     _noted.clear()

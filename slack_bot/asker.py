@@ -1,4 +1,4 @@
-"""Whether the person who gave a command or clicked may use the bot, asked of Slack at once."""
+"""Ask Slack whether the person who gave a command or clicked may use the bot."""
 
 import structlog
 
@@ -10,18 +10,18 @@ from workflows.slack.client import failure_of
 log = structlog.get_logger(__name__)
 
 SLACK_TIMEOUT = 2
-"""Seconds to wait for Slack, which itself waits three for our answer."""
+"""Seconds to wait for Slack, which waits three seconds for our answer."""
 
 
 def access_of(workspace: SlackWorkspace, user_id: str) -> access.Access | None:
-    """Return what somebody may do, or None if Slack does not say so now."""
+    """Return whether somebody may use the bot, or None if Slack fails to answer."""
     try:
         return access.check(workspace, user_id, timeout=SLACK_TIMEOUT)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
-        log.warning("slack did not say who somebody is", error=failure.error)
+        log.warning("slack did not answer who a user is", error=failure.error)
         return None
 
 

@@ -30,7 +30,7 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
 
 
 def answer_command(fields: dict[str, Any]) -> HttpResponse:
-    """Answer `status`, `usage`, `top` and `stop`, and anything else with help."""
+    """Answer `status`, `usage`, `top` and `stop`. Answer anything else with help."""
     if fields.get("ssl_check"):
         return HttpResponse()
     answer = _ANSWERS.get(text(fields.get("text"), 100).strip().lower())
@@ -74,7 +74,7 @@ def _credits(asker: _Asker) -> str:
         verdict = gate.check(project, distinct_id=workspace.distinct_id(asker.user_id))
     except gate.QuotaUnknown:
         return wording.credits_unknown()
-    if verdict.state == "unknown":  # nothing was ever decided about the account
+    if verdict.state == "unknown":  # the account has no decision yet
         return wording.credits_unknown()
     if verdict.limited:
         return denials.text(verdict)
@@ -114,5 +114,5 @@ _ANSWERS = {
 }
 
 
-def _only_to_the_asker(said: str) -> HttpResponse:
-    return JsonResponse({"response_type": "ephemeral", "text": said})
+def _only_to_the_asker(answer: str) -> HttpResponse:
+    return JsonResponse({"response_type": "ephemeral", "text": answer})

@@ -1,6 +1,6 @@
 """Clicks on the buttons of requests for credits, and the forms that they open.
 
-Slack allows three seconds, so a click calls Slack once at most: to open a form while the click is
+Slack allows three seconds, so a click calls Slack at most once: to open a form while the click is
 fresh, or to find out whether the person may use the bot.
 https://docs.slack.dev/reference/interaction-payloads/ describes the payloads.
 """
@@ -50,7 +50,7 @@ class _Click:
 
 
 def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> HttpResponse | None:
-    """Take a click on a button of a request for credits. Return None if it is another button's.
+    """Handle a click on a button of a request for credits. Return None for any other button.
 
     The answer is 503 if the form cannot be opened; Slack then shows that the click failed.
     """
@@ -85,9 +85,9 @@ def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> H
 
 
 def receive_form(payload: dict[str, Any], named: tuple[Installation, ...]) -> HttpResponse | None:
-    """Take a submitted form. Return None if it is another form.
+    """Handle a submitted form. Return None for any other form.
 
-    What is wrong with it is shown at its fields.
+    The answer shows errors at the form's fields.
     """
     view = mapping(payload.get("view"))
     if view.get("callback_id") not in (forms.APPROVE, forms.DECLINE):

@@ -71,7 +71,7 @@ class Edited:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A message is gone."""
+    """A message was deleted."""
 
     installation: Installation
     channel_id: str
@@ -95,7 +95,7 @@ class SessionStopped:
     thread_ts: str
     user_id: str
     ts: str
-    """When that was. A redelivery has the same."""
+    """When they clicked. A redelivery has the same time."""
 
 
 Report = Post | Edited | Deleted | HomeOpened | SessionStopped | Uninstalled
@@ -133,7 +133,7 @@ def _is_news(event: dict[str, Any]) -> bool:
 
 
 def _home_opened(payload: dict[str, Any], event: dict[str, Any]) -> HomeOpened | None:
-    """Return the opening of the Home tab. Slack sends the event for the Messages tab, too.
+    """Return the opening of the Home tab, or None if the event is about the Messages tab.
 
     https://docs.slack.dev/reference/events/app_home_opened/
     """
@@ -207,7 +207,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
 
 
 def _installation(payload: dict[str, Any]) -> Installation:
-    """Return the installation. In shared channels it is that of the first authorization."""
+    """Return the installation of the first authorization, or else that of the payload itself."""
     authorization = first(payload.get("authorizations"))
     source = authorization or payload
     return Installation(

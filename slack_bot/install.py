@@ -70,7 +70,7 @@ class Refused(Exception):
 @login_required
 @require_safe
 def install(request: HttpRequest) -> HttpResponse:
-    """Send the user to Slack, once it is clear which of their projects the workspace will serve."""
+    """Send the user to Slack, after asking which of their projects the workspace will serve."""
     if not settings.SLACK_CLIENT_ID:
         return _page(request, "Not set up", "SLACK_CLIENT_ID is not configured.", status=503)
     projects = _projects_of(request)

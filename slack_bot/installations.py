@@ -1,4 +1,4 @@
-"""Installations of the app: find one for a payload, end one, connect one after OAuth."""
+"""Find, connect and end installations of the app."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,7 +1,7 @@
 """Searches and choices in the repository picker, and clicks on buttons.
 
-What Slack sends came through a browser. So we sign the mention and the choice, and check them
-against the user, the workspace and the project's repositories.
+The payloads come from a browser by way of Slack. So we sign the mention and the choice, and check
+them against the user, the workspace and the project's repositories.
 """
 
 import time
@@ -71,7 +71,7 @@ def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
 
 
 def answer_interaction(payload: dict[str, Any]) -> HttpResponse:
-    """Answer with options while somebody types in the picker, and pass on the choice.
+    """Answer a search or a choice in the picker, a click on a button, or a submitted form.
 
     If Temporal cannot be reached, the answer is 503, and Slack shows the user that it failed.
     """
@@ -126,7 +126,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
 
 
 def _agree(payload: dict[str, Any]) -> bool:
-    """Take a click on the button of `results.confirmations`; return whether it was one."""
+    """Handle a click on the button of `results.confirmations`; return whether it was one."""
     click = action_of(payload, confirmations.ACTION_ID)
     if not click:
         return False
@@ -138,7 +138,7 @@ def _agree(payload: dict[str, Any]) -> bool:
 
 
 def _stop(payload: dict[str, Any]) -> bool:
-    """Take a click on the button that stops a run; return whether it was one."""
+    """Handle a click on the button that stops a run; return whether it was one."""
     click = action_of(payload, stop_button.ACTION_ID)
     if not click:
         return False
@@ -155,7 +155,7 @@ def _stop(payload: dict[str, Any]) -> bool:
 
 
 def _answer_quote(payload: dict[str, Any]) -> bool:
-    """Take a click on a button of the question about a run's cost; return whether it was one."""
+    """Handle a click on a button of the question about a run's cost; return whether it was one."""
     click = action_of(payload, *quote_buttons.Action)
     if not click:
         return False
@@ -169,7 +169,7 @@ def _answer_quote(payload: dict[str, Any]) -> bool:
 
 
 def _decide_who_writes(payload: dict[str, Any]) -> bool:
-    """Take a click on a button about who may write to a task; return whether it was one."""
+    """Handle a click on a button about who may write to a task; return whether it was one."""
     click = action_of(payload, participants.LET_JOIN, participants.REMOVE)
     if not click:
         return False
@@ -183,7 +183,7 @@ def _decide_who_writes(payload: dict[str, Any]) -> bool:
 
 
 def _offer_other_repository(payload: dict[str, Any]) -> bool:
-    """Take a click on *Other repository* below an answer; return whether it was one."""
+    """Handle a click on *Other repository* below an answer; return whether it was one."""
     click = action_of(payload, other_repository.ACTION_ID)
     if not click:
         return False
@@ -197,7 +197,7 @@ def _offer_other_repository(payload: dict[str, Any]) -> bool:
 
 
 def _repeat(payload: dict[str, Any]) -> bool:
-    """Take a click that starts work again or goes on with it; return whether it was one."""
+    """Handle a click that starts work again or goes on with it; return whether it was one."""
     action = action_of(payload, run_buttons.START_AGAIN, run_buttons.GO_ON)
     if not action:
         return False
@@ -214,7 +214,7 @@ def _repeat(payload: dict[str, Any]) -> bool:
 
 
 def _undo(payload: dict[str, Any]) -> bool:
-    """Take a click that undoes a change; return whether it was one."""
+    """Handle a click that undoes a change; return whether it was one."""
     action = action_of(payload, run_buttons.UNDO)
     if not action:
         return False
@@ -247,12 +247,12 @@ def _user_of(payload: dict[str, Any]) -> str:
 
 
 def _workspaces_of(payload: dict[str, Any]) -> Iterator[SlackWorkspace]:
-    """Yield the workspaces of a click that are installed here. At most one has what it is about."""
+    """Return the click's workspaces that are installed here. At most one owns what was clicked."""
     return filter(None, map(installations.find, installations_of(payload)))
 
 
 def _workspace(named: Iterable[Installation]) -> SlackWorkspace | None:
-    """Return the first workspace that is installed here."""
+    """Return the first workspace that is installed here, or None."""
     found = map(installations.find, named)
     return next((each for each in found if each is not None), None)
 
@@ -266,7 +266,7 @@ def _mention(interaction: Interaction) -> Mention | None:
     try:
         mention = mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
     except (BadSignature, ValueError):
-        # The signature is wrong, but Slack names the picker's message, so its thread can be told.
+        # The signature is wrong, but Slack names the picker's message, which leads to the mention.
         mention = mentions.filter(
             notices__kind=Notice.Kind.PICKER,
             notices__channel_id=interaction.channel_id,
@@ -323,7 +323,7 @@ def _start_anew(request: Mention, repository_id: int, interaction: Interaction) 
 
 
 def _offered(mention: Mention, interaction: Interaction) -> int | None:
-    """Return the chosen repository, or `NO_REPOSITORY`, if this picker could have offered it."""
+    """Return the chosen repository or `NO_REPOSITORY`. Return None if it wasn't in this picker."""
     try:
         picker.mention_of(interaction.block_id)
         choice = picker.read(interaction.value)

@@ -14,7 +14,7 @@ def manifest(public_url: str, *, socket_mode: bool = False) -> str:
     """Return the manifest as YAML.
 
     In Socket Mode, it has no request URLs. It has a redirect URL only if `public_url` is https,
-    because Slack accepts no other.
+    which Slack requires.
     """
     text = _ADVICE.sub("", _FILE.read_text())
     if socket_mode:

@@ -1,4 +1,4 @@
-"""What the setup page shows of Slack: what came in last, and which processes are connected."""
+"""State of Slack for the setup page: what arrived last, and which processes are connected."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Clicks on the buttons with which the owner of a task lets others join, or removes them."""
+"""Clicks on the buttons that let others join a task, or remove them from it."""
 
 from django.conf import settings
 
@@ -13,9 +13,9 @@ from workflows.slack import access
 def take_click(
     workspace: SlackWorkspace, user_id: str, action: str, place: Place, clicked_at: str
 ) -> None:
-    """Take a click on a button in one of the workspace's threads.
+    """Handle a click on a button in one of the workspace's threads.
 
-    Only the owner's counts. Others are told so once, in a message that only they see.
+    Only the owner's click counts. Others are told so once, in a message that only they see.
     """
     task = participants.task_in(workspace, place)
     if task is None:

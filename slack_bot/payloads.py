@@ -1,4 +1,4 @@
-"""Read JSON of any shape. Values of an unexpected type read as absent."""
+"""Read JSON of any shape. A value of an unexpected type counts as absent."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 
 from coding_tasks.storable import storable
 
-# https://docs.slack.dev/reference/objects/ doesn't document the form of ids. All that Slack sends
-# match this, and this fits our columns.
+# https://docs.slack.dev/reference/objects/ doesn't document the form of ids. All ids that Slack
+# sends match this, and fit in our columns.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{1,16}\.[0-9]{1,9}", re.ASCII)
 
@@ -23,7 +23,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def form(body: bytes) -> dict[str, str]:
-    """Return the first value of each field of a form, or nothing if the body is not a form."""
+    """Return the first value of each field of a form, or {} if the body is not a form."""
     try:
         fields = parse_qs(body.decode(), max_num_fields=100)
     except ValueError:
@@ -54,7 +54,7 @@ def is_in_home(payload: dict[str, Any]) -> bool:
 
 
 def text(value: object, limit: int = 40_000) -> str:
-    """Return the value if it is text, without characters that no database stores."""
+    """Return the value if it is text, cut to the limit and storable in every database, else ""."""
     return storable(value[:limit]) if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""Which of the scopes that the app needs a workspace has granted."""
+"""Find out which of the app's scopes a workspace has granted."""
 
 from slack_sdk.web import SlackResponse
 

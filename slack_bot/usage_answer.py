@@ -36,7 +36,7 @@ def usage_answer(workspace: SlackWorkspace, user_id: str) -> str:
 
 
 def top_answer(workspace: SlackWorkspace, user_id: str) -> str:
-    """Return who used most in this period, for those who may approve credits."""
+    """Return who used most in this period. Only those who may approve credits see it."""
     if not may_decide(workspace, user_id):
         return wording.spenders_are_private()
     usage = team_usage(workspace, timezone.now())

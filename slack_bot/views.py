@@ -1,4 +1,4 @@
-"""The Events API: the webhook, and what becomes of an event however it arrived.
+"""The Events API: the webhook, and the handling of events from it and from Socket Mode.
 
 Slack allows three seconds, so nothing here calls Slack.
 """
@@ -27,7 +27,7 @@ def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
 
 
 def take_event(payload: dict[str, Any]) -> HttpResponse:
-    """Record what an event says, and act on it. The answer is 200, so Slack is done with it.
+    """Record what an event says, and act on it. Answer 200, so that Slack doesn't send it again.
 
     Raises `django.db.Error` only if nothing was recorded.
     """

@@ -38,7 +38,7 @@ __all__ = ["participants_admin"]
 
 
 class ReadOnly:
-    """Records of what happened can neither be edited nor deleted."""
+    """Records of what happened can't be added, changed or deleted."""
 
     def has_add_permission(self, _request: HttpRequest, _parent: Model | None = None) -> bool:
         """Return False."""
@@ -54,7 +54,7 @@ class ReadOnly:
 
 
 class _NamedRows(CompletedList):
-    """Looks up the names of all channels and users on a page at once, and the projects."""
+    """Looks up all channels, users and projects of a page at once."""
 
     def complete(self, rows: Sequence[Any]) -> None:
         """Add the names, or the ids where no name is known yet."""
@@ -108,7 +108,7 @@ class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
 
     @admin.display(description="outcome", empty_value="–", ordering="outcome")
     def ending(self, row: Any) -> str:
-        """Return why it ended as it did, with reasons in words."""
+        """Return the outcome, with reasons in words."""
         return with_reasons_in_words(row.outcome)
 
     @admin.display(description="text")
@@ -163,7 +163,7 @@ class MentionAdmin(RecordAdmin):
 
 @admin.register(Notice)
 class NoticeAdmin(RecordAdmin):
-    """Messages that the bot owes to threads, and whether they were sent."""
+    """Messages of the bot to threads, and whether they were sent."""
 
     list_display = [
         "created_at",
@@ -266,7 +266,7 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
 
 @admin.register(CreditApprover)
 class CreditApproverAdmin(NamedSearch, admin.ModelAdmin[CreditApprover]):
-    """Who in Slack may approve requests for credits, with whose rights.
+    """Who in Slack may approve requests for credits, and with whose rights.
 
     Users who cannot top up cannot add approvers either.
     """
@@ -278,13 +278,13 @@ class CreditApproverAdmin(NamedSearch, admin.ModelAdmin[CreditApprover]):
     list_select_related = ["workspace", "user"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may add approvers, and top-ups too."""
+        """Return whether the user may add approvers and top-ups."""
         return _may_top_up(request) and super().has_add_permission(request)
 
     def has_change_permission(
         self, request: HttpRequest, obj: CreditApprover | None = None
     ) -> bool:
-        """Return whether the user may change approvers, and add top-ups too."""
+        """Return whether the user may change approvers and add top-ups."""
         return _may_top_up(request) and super().has_change_permission(request, obj)
 
 
@@ -308,7 +308,7 @@ class CostConfirmationForm(forms.ModelForm[CostConfirmation]):
         self.initial.setdefault("credits", "" if above is None else exact(above))
 
     def save(self, commit: bool = True) -> CostConfirmation:
-        """Keep the threshold."""
+        """Save the threshold."""
         self.instance.ask_above_micro = self.cleaned_data["credits"]
         saved: CostConfirmation = super().save(commit)
         return saved
@@ -316,7 +316,7 @@ class CostConfirmationForm(forms.ModelForm[CostConfirmation]):
 
 @admin.register(CostConfirmation)
 class CostConfirmationAdmin(NamedSearch, admin.ModelAdmin[CostConfirmation]):
-    """When the runs of projects ask before they begin."""
+    """Above which cost the runs of projects ask before they begin."""
 
     form = CostConfirmationForm
     fields = ["project", "credits"]

@@ -1,7 +1,7 @@
 """The workflow of a task over the API: it performs the task's runs, one after the other.
 
-The rows say which run is next, so a signal only says that there is one more. This code is
-deterministic, like that of a mention.
+The rows say which run is next. A signal only says that there is another one. Like the workflow of a
+mention, this code is deterministic.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class ApiTaskWorkflow(PerformsRuns):
 
     @workflow.run
     async def run(self, task: ApiTaskInput) -> None:
-        """Perform the task's runs. However it ends, the rows say so."""
+        """Perform the task's runs, and record how they end."""
         try:
             await self._perform_all(task)
         except (FailureError, asyncio.CancelledError) as error:
@@ -51,5 +51,5 @@ class ApiTaskWorkflow(PerformsRuns):
                 return
 
     def _signals(self) -> int:
-        """Return how many signals came: messages and credits both make a paused run look again."""
+        """Return how many signals came. Messages and credits both make a paused run check again."""
         return self._messages + super()._signals()

@@ -6,7 +6,7 @@ from projects.hints import run_soon
 from quota.published import credit_gains
 
 _WAKE = "workflows.tasks.wake_paused_runs"
-"""The task's name. Its module is not imported: Temporal's client takes a third of a start."""
+"""The task's name. Importing its module would load Temporal's client, which slows the start."""
 
 
 class WorkflowsConfig(AppConfig):

@@ -136,7 +136,7 @@ def _key_of(about: Mention | FollowUp) -> str:
 
 
 def _began_anew(mention: Mention) -> bool:
-    if mention.is_new:  # as with most denials, which need no query then
+    if mention.is_new:  # as most mentions are, which saves a query
         return False
     return CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists()
 

@@ -49,7 +49,7 @@ def erase(team: str, user_id: str) -> Erased:
     installed = SlackWorkspace.objects.filter(Q(team_id=team) | Q(team_id="", enterprise_id=team))
     workspaces = installed.values("pk")
     by_user = Q(workspace__in=workspaces, user_id=user_id)
-    # First of all, because whoever lets a mention run locks its request before the mention.
+    # First of all, because resuming a mention locks its request before the mention.
     resuming.drop(Mention.objects.filter(by_user))
     in_workspaces = CodingTask.objects.filter(workspace__in=workspaces)
     tasks = in_workspaces.filter(owner_slack_user_id=user_id)
@@ -72,7 +72,7 @@ def erase(team: str, user_id: str) -> Erased:
     # Answers are notices too. They are erased last, because one is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(by_user).update(text=ERASED, blocks=[])
-    # Requests for credits quote what was asked. Nobody but those who decide is told of them.
+    # Requests for credits quote what was asked, in notices to those who decide.
     quotes = Q(
         kind=Notice.Kind.CREDIT_REQUEST, mention__in=Mention.objects.filter(by_user).values("pk")
     )
@@ -121,7 +121,7 @@ def _erase_turns(turns: QuerySet[TaskRun]) -> int:
 def _end_work(
     tasks: QuerySet[CodingTask], mentions: QuerySet[Mention], follow_ups: QuerySet[FollowUp]
 ) -> None:
-    """End the tasks, even idle ones: the next run would tell a model what was said before."""
+    """End the tasks, even idle ones, whose next run would send a model what was said before."""
     waiting = dict(mentions.filter(state__in=Mention.OPEN).values_list("pk", "workflow_id"))
     for mention_id in waiting:
         closing.close(mention_id, Mention.State.STOPPED, _WHY)

@@ -1,4 +1,4 @@
-"""The story of one mention: the gate, the repository, the task, the answer, the conversation.
+"""The workflow of one mention: the gate, the repository, the task, the answer, the conversation.
 
 This code is deterministic: it uses no network, clock or database. Activities do that. What it
 shares with the workflow of other tasks is in `workflows.task_runs`.

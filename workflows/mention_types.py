@@ -18,7 +18,7 @@ OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 STOPPED = "stopped"
 NO_REPOSITORY = 0
-"""The id that stands for the choice of no repository, for a question that needs no code."""
+"""The id for the choice of no repository, for a question that needs no code."""
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
 GATEWAY_OUT = "GatewayUnavailable"

@@ -10,7 +10,7 @@ NOTICES = Counter(
 
 QUOTES = Counter(
     "tollgate_quotes",
-    "Quotes of runs by what became of them: shown, asked, and then accepted, smaller, cancelled, "
+    "Quotes of runs that entered a state: shown or asked, and then accepted, smaller, cancelled, "
     "expired or dropped.",
     ["state"],
 )

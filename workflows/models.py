@@ -20,9 +20,9 @@ class Mention(models.Model):
     Most of them mention the bot. A reply that takes up its author's earlier request also counts as
     a mention, and so do an order to stop and a click on a button that starts work again.
 
-    The unique constraint stops redeliveries, the `message` twin of an `app_mention` and concurrent
-    copies. If the request that wrote a row dies, the row stays `received`, and the sweep takes it
-    up.
+    The unique constraint stops redeliveries, concurrent copies, and the `message` event that comes
+    with an `app_mention`. If the request that wrote a row dies, the row stays `received`, and the
+    sweep decides about it.
     """
 
     class State(models.TextChoices):
@@ -126,7 +126,7 @@ class Mention(models.Model):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing had been decided about it when it was read."""
+        """Whether it was still undecided when it was read."""
         return not self.workflow_id and not self.outcome
 
     @property
@@ -141,7 +141,7 @@ class Mention(models.Model):
 
 
 class Notice(models.Model):
-    """One message that the bot owes a thread or a channel: a denial, an answer or another.
+    """One message from the bot to a thread or a channel, such as a denial or an answer.
 
     Its unique `key` (for a denial, the mention) allows one row. The row is written before anything
     is sent. A Celery task, the workflow's activity or the sweep sends it, whichever comes first.
@@ -395,9 +395,8 @@ class ThreadReply(models.Model):
 class CreditRequest(models.Model):
     """The author of a refused mention asks for more credits, so that the mention can run.
 
-    It ends once: the mention runs when there are credits, whoever added them, or somebody declines,
-    or nobody answers in time. `workflows.credit_requests` changes the state, under a lock on the
-    row.
+    It ends once: the mention runs because there are credits again, somebody declines, or nobody
+    answers in time. `workflows.credit_requests` changes the state, under a lock on the row.
     """
 
     class State(models.TextChoices):
@@ -442,7 +441,7 @@ class CreditRequest(models.Model):
 
 
 class CostConfirmation(models.Model):
-    """When a project's runs ask before they begin, because of what they may cost."""
+    """Above which expected cost a project's runs ask before they begin."""
 
     project = models.OneToOneField(
         Project, on_delete=models.CASCADE, related_name="cost_confirmation"
@@ -606,7 +605,7 @@ class HomeTab(models.Model):
 
 
 class AgentSession(models.Model):
-    """What Slack shows of the work in a thread, as far as it accepted it.
+    """The state of a thread's work that Slack shows, as it last accepted it.
 
     `workflows.agent_sessions` compares it with the rows of tasks and runs.
     """
@@ -642,7 +641,7 @@ class AgentSession(models.Model):
 
 
 class AgentAvailability(models.Model):
-    """Whether a workspace has agent sessions, and when that was asked last."""
+    """Whether a workspace has agent sessions, and when Slack was last asked."""
 
     workspace = models.OneToOneField(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
     works = models.BooleanField(default=False)

@@ -187,7 +187,7 @@ def due(now: datetime) -> QuerySet[Notice]:
 
 
 def next_due(now: datetime, most: int) -> list[Notice]:
-    """Return at most this many notices to send now, of each workspace in turn."""
+    """Return at most this many notices to send now, taking turns between workspaces."""
     place = Window(RowNumber(), partition_by="workspace_id", order_by="next_attempt_at")
     return list(due(now).annotate(place=place).order_by("place", "next_attempt_at")[:most])
 
@@ -228,7 +228,7 @@ def _postpone(taken: _Attempt, now: datetime, until: datetime) -> None:
 
 
 def _put_back(taken: _Attempt, until: datetime) -> None:
-    """Have the notice sent later. It was not tried."""
+    """Make the notice due later, without counting an attempt."""
     unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
     _keep(taken.notice, state=unsent, next_attempt_at=until, attempts=F("attempts") - 1)
 
@@ -265,7 +265,7 @@ def _comes_too_late(progress: Notice) -> bool:
 
 
 def _replaces_progress(taken: _Attempt, now: datetime) -> bool:
-    """Delete the progress whose place the notice takes; return whether to wait for that.
+    """Delete the progress messages that the notice replaces; return whether to wait for that.
 
     If Slack refuses to delete it, or if it takes too long, the notice doesn't wait.
     """
@@ -321,7 +321,7 @@ def _edit(client: WebClient, attempt: _Attempt) -> str:
 
 
 def _delete(client: WebClient, attempt: _Attempt) -> str:
-    """Delete the message. If Slack forbids that, have it say only that the work has ended."""
+    """Delete the message. If Slack forbids that, edit it to say only that the work has ended."""
     notice = attempt.notice
     if not notice.message_ts:
         message_ts = posting.find(client, notice, posting.messages_of(notice)[0])

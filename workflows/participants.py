@@ -1,8 +1,8 @@
-"""Participants of tasks: the message about one, its buttons, and what they do.
+"""Participants of tasks: the message about joining, its buttons, and what they do.
 
-Somebody else who mentions the bot in the thread of a task is told once whose task it is. That
-message has a button with which the owner lets them join. Requests of theirs that were refused are
-then taken up. Both a decision and a refusal lock the task first, so no message is lost in between.
+Somebody else who mentions the bot in the thread of a task is told once whose task it is. With a
+button on that message, the owner lets them join. Their refused requests are then decided again.
+Both a decision and a refusal lock the task first, so no message is lost in between.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _SIGNER = signing.Signer(salt="tollgate.participant")
 
 @dataclass(frozen=True)
 class Place:
-    """One person's place in one task: what a button is about."""
+    """A person and a task: what a button is about."""
 
     task_id: UUID
     user_id: str
@@ -75,7 +75,7 @@ def let_join(task: CodingTask, user_id: str, by: str, *, decider: str) -> list[M
     """Let a Slack user write to a task; return the mentions that were refused until now.
 
     They are undecided again, for the caller or a sweep to admit. Return None if the task has ended.
-    `by` is recorded, and `decider` is how the thread is told who decided.
+    `by` is recorded, and `decider` says in the thread who decided.
     """
     if not _lock(task):
         return None

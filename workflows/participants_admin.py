@@ -71,7 +71,7 @@ class TaskParticipantAdmin(NamedSearch, admin.ModelAdmin[TaskParticipant]):
     def has_change_permission(
         self, _request: HttpRequest, _row: TaskParticipant | None = None
     ) -> bool:
-        """Return False: what was decided is not edited."""
+        """Return False, because decisions aren't edited."""
         return False
 
     def has_delete_permission(
@@ -83,7 +83,7 @@ class TaskParticipantAdmin(NamedSearch, admin.ModelAdmin[TaskParticipant]):
     def save_model(
         self, request: HttpRequest, obj: TaskParticipant, form: Any, change: bool
     ) -> None:
-        """Let the person join, and take up requests of theirs that were refused."""
+        """Let the person join, and decide again about their refused requests."""
         by = request.user.get_username()
         decider = wording.an_administrator()
         refused = participants.let_join(obj.task, obj.slack_user_id, by, decider=decider)

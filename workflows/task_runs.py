@@ -1,4 +1,4 @@
-"""Performing the runs of a task in a workflow: attempts, outages, pauses and answers.
+"""Perform the runs of a task in a workflow: attempts, outages, pauses and answers.
 
 This code is deterministic: it uses no network, clock or database. Activities do that: local
 activities for quick work on our own stores, ordinary ones for everything else. Every time limit and
@@ -57,7 +57,7 @@ Activities = TypeVar("Activities")
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
-# Retries outlast a store or a Slack that is down. They don't help against a programming error.
+# Retries outlast an outage of our stores or of Slack. They don't help against a programming error.
 PROGRAMMING_ERRORS = [
     "AssertionError",
     "AttributeError",
@@ -167,7 +167,7 @@ class PerformsRuns:
 
     @workflow.signal
     def credits_gained(self) -> None:
-        """Have a paused run check again whether it may go on. A needless signal does no harm."""
+        """Make a paused run check again whether it may go on. A needless signal does no harm."""
         self._gains += 1
 
     async def _answer(self, patience: Patience, run_id: str) -> str:
@@ -198,7 +198,7 @@ class PerformsRuns:
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
 
     async def _perform(self, patience: Patience, run: RunRef, attempts: int) -> RunAnswer:
-        """Have the agent do the run, in a sandbox if it needs one."""
+        """Let the agent perform the run, in a sandbox if it needs one."""
         if not workflow.patched(AGENTS_PATCH):
             return await _read_and_answer(run, attempts)
         if self._uncollected is None:
@@ -229,7 +229,7 @@ class PerformsRuns:
     ) -> Prepared:
         """Have an agent worker run the turn, unless the run has an answer or needs no sandbox.
 
-        A turn whose worker dies is prepared again, because that takes away the token: the worker
+        A turn whose worker dies is prepared again. That revokes the old token, because the worker
         may only seem dead.
         """
         tries = attempts_begun = 0
@@ -265,7 +265,7 @@ class PerformsRuns:
             wait = min(2 * wait, LONGEST_WAIT_IN_LINE)
 
     async def _collect(self, run: RunRef, turn: TurnEnded, attempts: int) -> Collected:
-        """Keep what the turn made. While our stores are down, it stays uncollected."""
+        """Store what the turn made. While our stores are down, it stays uncollected."""
         try:
             collected = await workflow.execute_activity_method(
                 AgentActivities.collect_run,
@@ -360,7 +360,7 @@ class PerformsRuns:
 
 
 async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
-    """Have the agent that only reads do the run."""
+    """Perform the run with the agent that only reads."""
     return await workflow.execute_activity_method(
         CodingActivities.run_agent,
         run,

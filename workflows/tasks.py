@@ -49,19 +49,19 @@ _BUDGET = 30.0
 _EXPIRES = 5
 """Seconds after which a queued sweep is dropped, because the next one is due."""
 _PROGRESS_EVERY = 2
-"""Seconds between two looks at what runs are doing."""
+"""Seconds between two updates of what runs are doing."""
 _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops, because each takes the full time limit."""
 _TERMINATED_EVERY = 30
-"""Seconds between two looks for workflows that were terminated."""
+"""Seconds between checks for workflows that were terminated."""
 _TOKENS_EVERY = 30
 """Seconds between checks for bot tokens to renew."""
 _NAMES_EVERY = 10
 """Seconds between checks for names to ask Slack for."""
 _LOST_EVERY = 60
-"""Seconds between two looks for workflows that Temporal lost."""
+"""Seconds between checks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
-"""How far back terminated workflows are looked for. A message in the thread finds older ones."""
+"""Sweeps look back this far for terminated workflows. A message in a thread reveals older ones."""
 _SIGNAL_AFTER = timedelta(seconds=3)
 """How long the request that recorded a follow-up has to signal it."""
 
@@ -90,12 +90,12 @@ def show_progress() -> None:
     to_check = Notice.objects.filter(cost_due_at__lte=now).order_by("cost_due_at")[:_BATCH]
     due += [notice for notice in to_check if answers.correct_cost(notice, now)]
     for notice in due:
-        run_soon(DELIVER_NOTICE, str(notice.pk))  # a workspace that is slow holds up no other
+        run_soon(DELIVER_NOTICE, str(notice.pk))  # a slow workspace must not delay the others
 
 
 @shared_task(expires=_PROGRESS_EVERY)
 def show_agent_sessions() -> None:
-    """Have Slack show the state of the work in threads, where it has agent sessions."""
+    """Make Slack show the state of the work in threads, where it has agent sessions."""
     _sweep(showing_sessions.due(timezone.now()), showing_sessions.show)
 
 
@@ -121,19 +121,19 @@ def forget_old_rows() -> None:
 
 @shared_task
 def publish_confirmed(run_id: str) -> None:
-    """Publish the change of one run, if its requester agreed to that."""
+    """Publish the change of one run, if the task's owner agreed to that."""
     _publish(confirmations.to_publish().filter(run__pk=run_id))
 
 
 @shared_task
 def undo_change(run_id: str) -> None:
-    """Undo the change of one run, if its requester wants that."""
+    """Undo the change of one run, if the task's owner asked for that."""
     _undo(undoing.open_undos().filter(run__pk=run_id))
 
 
 @shared_task(expires=_EXPIRES)
 def undo_all() -> None:
-    """Undo the changes whose process died, or whose repository could not be reached."""
+    """Undo the changes that an earlier attempt could not undo."""
     _undo(undoing.open_undos().order_by("?")[:_BATCH])
 
 
@@ -148,7 +148,7 @@ def _undo(undos: Iterable[ChangeUndo]) -> None:
 
 @shared_task(expires=_EXPIRES)
 def publish_all_confirmed() -> None:
-    """Publish the changes that were agreed to while their repository could not be reached."""
+    """Publish the agreed changes that an earlier attempt could not publish."""
     # The order is random, so that a hanging repository doesn't always come first.
     _publish(confirmations.to_publish().order_by("?")[:_BATCH])
 
@@ -216,7 +216,7 @@ def deliver_pending_follow_ups() -> None:
 
 @shared_task
 def tell_quote_answer(run_id: str) -> None:
-    """Have the run's workflow go on, now that somebody answered what the run may cost."""
+    """Make the run's workflow go on, now that somebody answered what the run may cost."""
     _sweep(ending.unheard().filter(run__pk=run_id), _tell_answer)
 
 
@@ -236,9 +236,9 @@ def _tell_answer(quote: RunQuote) -> None:
 
 @shared_task(expires=_EXPIRES)
 def wake_paused_runs(*organization_ids: str) -> None:
-    """Go on with paused runs, and with mentions for which credits were asked, if there are any.
+    """Continue paused runs, and mentions whose authors asked for credits, if there are credits.
 
-    With ids, look at these organizations only.
+    If ids are given, look only at these organizations.
     """
     paused = runs.to_wake().select_related("task__project", "task__workspace")
     paused = paused.defer("task__workspace__bot_token")
@@ -255,7 +255,7 @@ def wake_paused_runs(*organization_ids: str) -> None:
 
 @shared_task
 def resume_requested(request_id: str) -> None:
-    """Let the mention of an approved request for credits run, if the gate allows it by now."""
+    """Let the mention of an approved request for credits run, if the gate now allows it."""
     _sweep(resuming.waiting().filter(pk=request_id), _resume_or_end)
 
 

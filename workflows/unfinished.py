@@ -38,8 +38,8 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     """End the mention and the task of a workflow; return the notice that says so.
 
     If the only thing left to say is an answer that was not posted yet, the notice is that answer.
-    It is None if the work was stopped, because the stop has told the thread. An answer that was
-    stored before the stop is posted all the same.
+    It is None if the work was stopped, because the thread was told about the stop. An answer that
+    was stored before the stop is posted all the same.
     """
     tasks = CodingTask.objects.filter(workflow_id=workflow_id)
     went_on = mention.state == Mention.State.ANSWERED and not tasks.exists()
@@ -48,7 +48,7 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
         or went_on  # another workflow has the stopped task by now
         or tasks.filter(state=CodingTask.State.STOPPED).exists()
     )
-    answered = _owed_answers(mention, workflow_id)
+    answered = _unposted_answers(mention, workflow_id)
     if any(run.message_ts == mention.ts for run in answered):
         state = Mention.State.ANSWERED
     closing.close(mention.pk, state, outcome)
@@ -85,7 +85,7 @@ def _start_again(mention: Mention, workflow_id: str) -> Block:
     )
 
 
-def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
+def _unposted_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
     """Return the runs whose paid answers may not have been posted, oldest first.
 
     These are the runs without a notice, and the run of an open mention even if it has one.
@@ -129,7 +129,7 @@ def clear_up(workflow_id: str, outcome: str) -> None:
         or TaskRun.objects.filter(
             task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
         ).exists()
-        or _owed_answers(mention, workflow_id)
+        or _unposted_answers(mention, workflow_id)
     )
     if somebody_waits:
         if notice := end(mention, workflow_id, Mention.State.FAILED, outcome):

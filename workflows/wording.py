@@ -23,7 +23,7 @@ _WORK_STATES = {
 def escape(text: str) -> str:
     """Return text escaped, so that Slack shows it literally: no pings, no links.
 
-    Characters that no database stores (NUL, lone surrogates) are removed or replaced.
+    Characters that databases can't store (NUL, lone surrogates) are removed or replaced.
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
     return storable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -109,7 +109,7 @@ def credits_unknown() -> str:
 
 
 def asker_unknown() -> str:
-    """Answer `status` when Slack does not say who is asking."""
+    """Answer a command or a click when Slack does not say who made it."""
     return "I cannot find out from Slack who you are just now. Please try again in a minute."
 
 
@@ -182,7 +182,7 @@ def join_without_access(user_id: str, *, bot_name: str) -> str:
 
 
 def join_unknown(user_id: str) -> str:
-    """Say that Slack does not tell who somebody is."""
+    """Say that somebody cannot join now, because Slack does not say who they are."""
     return (
         f"I cannot find out from Slack who {person(user_id)} is just now. "
         "Please try again in a minute."
@@ -224,7 +224,7 @@ def other_repository_question(user_id: str) -> str:
 
 
 def started_anew(user_id: str, *, repository: str) -> str:
-    """Say that a request was started anew, in place of the picker. No repository is empty."""
+    """Say that a request was started anew, in place of the picker. `repository` may be empty."""
     on = f"on *{escape(repository)}*" if repository else "without a repository"
     return f"Started this request anew {on}, as {person(user_id)} asked."
 
@@ -243,7 +243,7 @@ def thread_is_busy(user_id: str) -> str:
 
 
 def picker_chosen(repository: str) -> str:
-    """Say which repository was chosen, in place of the picker. Empty: none."""
+    """Say which repository was chosen, in place of the picker. `repository` may be empty."""
     return f"Repository: *{escape(repository) or 'none'}*"
 
 
@@ -313,13 +313,13 @@ def publish_question(user_id: str, reasons: Iterable[str]) -> str:
 
 
 def publish_button() -> str:
-    """Label the button that has the change published."""
+    """Label the button that publishes the change."""
     return "Push it anyway"
 
 
 def publish_not_yours(user_id: str, *, owner_id: str) -> str:
-    """Say that only the requester can have the change published."""
-    return f"{person(user_id)}, only {person(owner_id)} can decide this, who asked for the change."
+    """Say that only the owner of the task can publish the change."""
+    return f"{person(user_id)}, only {person(owner_id)}, whose task this is, can decide this."
 
 
 def agent_missing(agent: str) -> str:
@@ -333,8 +333,8 @@ def agent_missing(agent: str) -> str:
 def sandbox_missing() -> str:
     """Say that this server cannot run code safely."""
     return (
-        "This server cannot run an agent safely, so I changed nothing. An administrator finds the "
-        "reason in the log of the agent worker."
+        "This server cannot run an agent safely, so I changed nothing. An administrator can find "
+        "the reason in the log of the agent worker."
     )
 
 
@@ -363,12 +363,12 @@ def used(credits: str) -> str:
 
 
 def where(repository: str) -> str:
-    """Say which repository an answer is about. Empty: none."""
+    """Say which repository an answer is about. `repository` may be empty."""
     return escape(repository) or "no repository"
 
 
 def on_branch(branch: str) -> str:
-    """Say which branch an answer is about. Empty: the default branch, whatever its name."""
+    """Say which branch an answer is about. An empty `branch` means the default branch."""
     return f"`{_in_code(branch)}`" if branch else "default branch"
 
 
@@ -407,7 +407,7 @@ def so_far(elapsed: str, credits: str) -> str:
 
 
 def work_has_ended() -> str:
-    """Take the place of progress that Slack doesn't let us delete."""
+    """Replace progress that Slack doesn't let us delete."""
     return "This work has ended."
 
 
@@ -417,12 +417,12 @@ def stop_button() -> str:
 
 
 def stop_button_used(user_id: str) -> str:
-    """Say that the work of a button has ended."""
+    """Tell somebody who clicked a stop button that the work has ended."""
     return f"{person(user_id)}, this work has already ended, so there is nothing to stop."
 
 
 def elapsed(seconds: int) -> str:
-    """Return a time as people say it: the longer it is, the rougher."""
+    """Return a time as people say it. Long times are less exact."""
     if seconds < 60:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
@@ -432,7 +432,7 @@ def elapsed(seconds: int) -> str:
 
 
 def _in_code(text: str) -> str:
-    """Return a text for inline code, which a backtick or a line's end would end."""
+    """Return a text for inline code, without the backticks and newlines that would end it."""
     return escape(" ".join(text.replace("`", "'").split())) or " "
 
 
@@ -510,7 +510,9 @@ def gateway_out() -> str:
 
 def calls_throttled() -> str:
     """Say that the work was given up because it kept calling the model too often."""
-    return "I gave up: this task kept making more calls to the AI model at once than one may make."
+    return (
+        "I gave up: this task kept making more calls to the AI model at once than a task may make."
+    )
 
 
 def credits_held(*, credits_name: str, billing_url: str) -> str:
@@ -603,7 +605,7 @@ def command_help(command: str, *, bot_name: str) -> str:
     """Explain the slash command and how to use the bot."""
     name = f"`{escape(command)}"
     return (
-        f"{name} status` shows what works for you, and the AI credits your team has left.\n"
+        f"{name} status` shows your running work, and the AI credits your team has left.\n"
         f"{name} usage` shows what you and your team have used.\n"
         f"{name} top` shows who used most, to those who approve credits.\n"
         f"{name} stop` ends your own work in this channel.\n"
@@ -620,7 +622,7 @@ def stopped_here(threads: int) -> str:
 
 
 def nothing_to_stop_here() -> str:
-    """Answer an order to stop in a channel in which nothing is running for the person."""
+    """Answer an order to stop in a channel where nothing is running for the person."""
     return "Nothing of yours is running in this channel, so there is nothing to stop."
 
 
@@ -657,17 +659,17 @@ def start_again_button() -> str:
 
 
 def go_on_button() -> str:
-    """Label the button that goes on with stopped work."""
+    """Label the button that continues stopped work."""
     return "Continue"
 
 
 def started_again(user_id: str) -> str:
-    """Take the place of a button that started work again."""
+    """Replace a button that started work again."""
     return f"{person(user_id)} started this again."
 
 
 def went_on(user_id: str) -> str:
-    """Take the place of a button that went on with stopped work."""
+    """Replace a button that continued stopped work."""
     return f"{person(user_id)} continued this."
 
 
@@ -680,7 +682,7 @@ def not_yours_to_repeat(user_id: str, *, owner_id: str) -> str:
 
 
 def repeated_already(user_id: str) -> str:
-    """Say that work cannot be started again, because it was already or is too old."""
+    """Say that work cannot be started again, because it was started already or is too old."""
     return f"{person(user_id)}, this was started again already, or it is too old for that."
 
 
@@ -707,7 +709,7 @@ def undo_confirmation() -> dict[str, object]:
 
 
 def undone(user_id: str, outcome: str) -> str:
-    """Say what came of undoing a change."""
+    """Say how undoing a change ended."""
     return f"{person(user_id)}: {escape(outcome)}"
 
 

@@ -10,10 +10,10 @@ FAILURES_KNOWN = 30
 
 
 def delay(failures: int, *, is_refusal: bool = False, retry_after: int | None = None) -> float:
-    """Return the seconds to wait after so many failures in a row.
+    """Return the seconds to wait after this many failures in a row, and at least `retry_after`.
 
-    Half of the time is random, so that processes which lost their connections together come back
-    one after the other. What Slack asks for is a minimum.
+    Half of the time is random, so that processes that lost their connections together do not all
+    reconnect at once.
     """
     longest = LONGEST_AFTER_REFUSAL if is_refusal else LONGEST
     first = 10 * FIRST if is_refusal else FIRST

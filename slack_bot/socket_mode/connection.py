@@ -20,7 +20,7 @@ class Connection:
     """Reads until Slack closes the connection, or `close` is called.
 
     `on_envelope` gets each envelope and may block, which holds Slack back. `on_end` is called once,
-    with the reason, as soon as another connection is needed. This one may still work for a while.
+    with the reason, as soon as another connection is needed. The old one may work for a while.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Connection:
         return self._reader.is_alive()
 
     def take_no_more(self) -> None:
-        """Leave further envelopes unacknowledged, so that Slack gives them to others."""
+        """Leave further envelopes unacknowledged, so that Slack sends them elsewhere."""
         self._takes_more = False
 
     def close(self) -> None:
-        """Close the connection. What is not acknowledged by now never is."""
+        """Close the connection. It can't acknowledge any more envelopes."""
         self._has_ended = True
         self._websocket.close()
 
     def handle(self, request: SocketModeRequest) -> None:
-        """Do what the envelope asks for. Acknowledge it afterwards, if it is kept."""
+        """Do what the envelope asks for, and acknowledge it if that succeeds."""
         response = envelopes.acknowledge(request)
         sent = response is not None and self._send(response.to_dict())
         kind = request.type if request.type in envelopes.KINDS else "unknown"

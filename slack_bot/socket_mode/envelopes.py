@@ -30,7 +30,7 @@ _NAMES = {
     "interactive": "interactivity",
     "slash_commands": "commands",
 }
-"""The ends of the paths to which Slack sends the same over HTTP."""
+"""The last part of the path to which Slack would send the same payload over HTTP."""
 
 
 def read(message: dict[str, Any]) -> SocketModeRequest | None:
@@ -49,9 +49,9 @@ def read(message: dict[str, Any]) -> SocketModeRequest | None:
 def acknowledge(request: SocketModeRequest) -> SocketModeResponse | None:
     """Do what the envelope asks for, and return its acknowledgement.
 
-    Return None where HTTP would answer an error: nothing was kept, or it could not be done. Slack
-    then delivers an event again, and shows a person that their click or command failed. An unknown
-    kind is acknowledged, because it would only come again.
+    Return None where HTTP would answer with an error. Slack then delivers an event again, and shows
+    a person that their click or command failed. An unknown kind is acknowledged, because Slack
+    would only deliver it again.
     """
     answer = _ANSWERS.get(request.type)
     if answer is None:
@@ -59,7 +59,7 @@ def acknowledge(request: SocketModeRequest) -> SocketModeResponse | None:
     try:
         answered = answer(request.payload)
     except StoreError as error:
-        log.warning("an envelope was not kept", kind=request.type, error=type(error).__name__)
+        log.warning("an envelope was not recorded", kind=request.type, error=type(error).__name__)
         return None
     except Exception:
         log.exception("an envelope was not handled", kind=request.type)

@@ -1,8 +1,8 @@
-"""Listen to Slack in Socket Mode: stay connected, and handle what comes.
+"""Listen to Slack in Socket Mode: stay connected, and handle what arrives.
 
 https://docs.slack.dev/apis/events-api/using-socket-mode/ describes the protocol. Slack replaces
-each connection after some hours and says so a little before. The next one is opened while the old
-one still works, so nothing is missed.
+each connection after some hours, and announces this shortly before. We open the next one while the
+old one still works, so we miss nothing.
 """
 
 import threading
@@ -23,13 +23,13 @@ from slack_bot.socket_mode.opening import NotConnected, open_connection
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 10
-"""Envelopes that are handled at the same time. As many more wait; then Slack is held back."""
+"""Envelopes handled at the same time. As many more can wait; then we stop reading from Slack."""
 OLD_CONNECTION_LASTS = 60.0
 """Seconds for which a replaced connection is still read, unless Slack closes it earlier."""
 STEADY_AFTER = 60.0
-"""Seconds after which a connection counts as good, so its end is not one more failure."""
+"""Seconds that a connection must last to reset the count of failures."""
 GRACE = 10.0
-"""Seconds to finish what was begun when the process is stopped."""
+"""Seconds to finish the envelopes in progress when the process stops."""
 _ROUTINE = ("refresh_requested", "warning")
 _REFUSALS = ("link_disabled", "too_many_websockets")
 
@@ -46,7 +46,7 @@ _Work = tuple[Connection, SocketModeRequest]
 
 
 class Listener:
-    """Keeps one connection to Slack. Several processes can listen at once, ten at most."""
+    """Keeps one connection to Slack. At most ten processes can listen at once."""
 
     def __init__(self, app_token: str, at_once: int = AT_ONCE) -> None:
         self._app_token = app_token
@@ -67,7 +67,7 @@ class Listener:
         self._report_at = 0.0
 
     def stop(self) -> None:
-        """Have `run` finish. A signal handler can call this."""
+        """Make `run` finish. A signal handler can call this."""
         self._news.put(None)
 
     def run(self) -> bool:
@@ -170,7 +170,7 @@ class Listener:
             connections.close_all()
 
     def _finish(self) -> bool:
-        """Finish and acknowledge what was begun, then close every connection."""
+        """Finish and acknowledge what was begun, and close all. Return whether it was in time."""
         open_ones = [*self._older, *([self._current] if self._current else [])]
         for connection in open_ones:
             connection.take_no_more()

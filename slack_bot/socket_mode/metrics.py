@@ -9,17 +9,17 @@ CONNECTED = Gauge(
 )
 CONNECTIONS = Counter(
     "tollgate_slack_socket_connections",
-    "Attempts to connect to Slack, by outcome: connected, or why not.",
+    "Attempts to connect to Slack, by outcome: connected, refused, or failed.",
     ["outcome"],
 )
 ENDS = Counter(
     "tollgate_slack_socket_ends",
-    "Connections that ended, by reason: Slack's own, closed, lost, or stopped.",
+    "Connections that ended, by reason: the one Slack gave, closed, or lost.",
     ["reason"],
 )
 ENVELOPES = Counter(
     "tollgate_slack_socket_envelopes",
-    "What Slack sent, by kind and outcome: acknowledged, or unacknowledged (it failed, or the "
-    "connection was gone).",
+    "Envelopes from Slack, by kind and outcome: acknowledged, or unacknowledged (it failed, or "
+    "the connection was gone).",
     ["kind", "outcome"],
 )

@@ -9,11 +9,11 @@ from workflows.slack.client import failure_of, web_client
 
 TIMEOUT = 5
 """Seconds for each of the three steps: the address, the connection, and Slack's greeting."""
-_PING = 10  # seconds; a connection without an answer for so long is lost
+_PING = 10  # seconds; a connection that doesn't answer for this long counts as lost
 
 
 class NotConnected(Exception):
-    """Slack took no connection. The message is its error code, or what went wrong."""
+    """There is no connection to Slack. The message is Slack's error code, or what went wrong."""
 
     def __init__(
         self, reason: str, *, is_refusal: bool = False, retry_after: int | None = None

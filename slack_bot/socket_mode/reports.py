@@ -1,4 +1,4 @@
-"""What a listening process says about itself, for the setup page and the doctor."""
+"""What a listening process reports about itself, for the setup page and the doctor."""
 
 import os
 import socket
@@ -19,14 +19,14 @@ _FORGOTTEN_AFTER = timedelta(days=1)
 
 
 class Report:
-    """The row of this process. While the database is down, nothing is reported."""
+    """The row in which this process reports its state. Database errors are only logged."""
 
     def __init__(self) -> None:
         self._id = uuid.uuid4()
         self._process = f"{socket.gethostname()}:{os.getpid()}"[:200]
 
     def write(self, connected_since: datetime | None, problem: str) -> None:
-        """Say whether the process is connected, and if not, why."""
+        """Report whether the process is connected, and if not, why."""
         now = timezone.now()
         try:
             close_old_connections()
@@ -44,11 +44,11 @@ class Report:
             log.warning("the state of the socket was not reported", error=type(error).__name__)
 
     def withdraw(self) -> None:
-        """Delete the row: the process stops."""
+        """Delete the row when the process stops."""
         try:
             SlackSocket.objects.filter(pk=self._id).delete()
         except StoreError as error:
-            log.warning("the socket's report stays for a while", error=type(error).__name__)
+            log.warning("the socket's report was not deleted", error=type(error).__name__)
 
 
 def listening(now: datetime) -> list[SlackSocket]:

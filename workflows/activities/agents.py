@@ -1,4 +1,4 @@
-"""Activities around an agent's turn: prepare it, keep what it made, and publish that."""
+"""Activities around an agent's turn: prepare it, store its change, and publish the change."""
 
 from dataclasses import dataclass
 
@@ -23,14 +23,14 @@ from workflows.slack import thread_context
 log = structlog.get_logger(__name__)
 
 LAST_PUBLISHING = 5
-"""The attempt at publishing after which the change is only kept."""
+"""The last attempt at publishing. If it fails, the change is only stored."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Whether an agent worker has to run the turn, and whether the run has an answer already.
 
-    If it is `in_line`, nothing was prepared: all places of its project are taken.
+    If it is `in_line`, it was not prepared, because all places of its project are taken.
     """
 
     in_sandbox: bool
@@ -78,7 +78,7 @@ class AgentActivities:
     @activity.defn
     @report_outages()
     def collect_run(self, turn: TurnRun) -> Collected:
-        """Keep what the agent made; claim the denial if the gateway refused for lack of credits."""
+        """Store what the agent made. Claim the denial if credits ran out."""
         run = rows.run(turn.run_id)
         try:
             with report_failures():
@@ -92,7 +92,7 @@ class AgentActivities:
     def publish_run(self, ref: RunRef) -> RunAnswer:
         """Publish the run's change, if it made one, and claim the notice with its answer.
 
-        A stop doesn't interrupt this, because the thread has to read what was pushed.
+        A stop doesn't interrupt this, because the thread has to learn what was pushed.
         """
         with activity.shield_thread_cancel_exception():
             return self._publish_run(ref)

@@ -14,7 +14,7 @@ from projects.models import Project
 PRODUCT = "slack_app_routing"
 MOST_NAMES = 300
 _LONGEST_REQUEST = 4_000
-"""Characters of a request that the model reads. A request says first what it is about."""
+"""Characters of a request that the model reads. The subject usually comes first."""
 _TOKEN_LIFETIME = timedelta(minutes=2)
 _INSTRUCTIONS = """\
 Choose the one repository that the user's message is about. Answer with its name exactly as it is

@@ -76,7 +76,7 @@ class ForwardedMessage:
 
 @dataclass(frozen=True)
 class ForwardAnswer:
-    """The run that answers the follow-up, or its denial. Neither if the thread was told already."""
+    """The run that answers the follow-up, or its denial. Neither if the follow-up has ended."""
 
     run_id: str = ""
     notice_id: str | None = None
@@ -288,16 +288,16 @@ class CodingActivities:
 
 
 def _is_ours(task: CodingTask) -> bool:
-    """Return whether the task still belongs to this workflow: a later one may go on with it."""
+    """Return whether the task still belongs to this workflow. A later one may have taken it."""
     return task.workflow_id == activity.info().workflow_id
 
 
 def _run_to_reopen(mention: Mention) -> TaskRun | None:
-    """Return the run whose task the mention goes on with, or None if it begins a task.
+    """Return the run whose task the mention continues, or None if it begins a task.
 
-    A first run that failed left nothing to go on with, so the mention begins a task, as a reply
-    would. So does a mention by somebody who may no longer write to the task, or whose workspace
-    belongs to another organization by now: the earlier one would pay.
+    A failed first run leaves nothing to continue, so the mention begins a task, as a reply would.
+    It also begins one if its author may no longer write to the old task, or if the workspace now
+    belongs to another organization, because the earlier organization would pay.
     """
     run = mention.repeats
     if run is None or run.request == ERASED or not run.task.accepts(mention.user_id):
@@ -309,14 +309,14 @@ def _run_to_reopen(mention: Mention) -> TaskRun | None:
 
 
 def _asked_for(mention: Mention) -> str:
-    """Return what the agent of a new task is asked."""
-    if mention.goes_on and mention.repeats:  # with work whose task the author may not reopen
+    """Return the request for the agent of a new task."""
+    if mention.goes_on and mention.repeats:  # the author may not reopen the task, but continues it
         return _asked_again(mention, mention.repeats)
     return all_that_was_asked(mention)
 
 
 def _asked_again(mention: Mention, old: TaskRun) -> str:
-    """Return what the agent is asked: the same as before, and what the author wrote since."""
+    """Return the earlier request, followed by what the author wrote since."""
     asked = going_on(old.request) if mention.goes_on else old.request
     if mention.is_click or is_go_on(mention.text):
         return asked
@@ -363,7 +363,7 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
 
 
 def _announce(mention: Mention, task: CodingTask) -> None:
-    """React to the mention, store a link to it, and replace the picker by what was picked."""
+    """React to the mention, store a link to it, and replace the picker with the choice."""
 
     def react() -> None:
         client_for(mention.workspace).reactions_add(
@@ -389,7 +389,7 @@ def _announce(mention: Mention, task: CodingTask) -> None:
 
 
 def _try_twice(do: Callable[[], None]) -> None:
-    """Make a call that the work can do without. Repeat it once if Slack asks to wait a moment."""
+    """Make an optional call. Repeat it once if Slack asks to wait a moment."""
     for is_last in (False, True):
         try:
             do()
@@ -399,7 +399,7 @@ def _try_twice(do: Callable[[], None]) -> None:
                 raise
             wait = failure.retry_after
             if is_last or wait is None or wait > PATIENCE:
-                log.info("slack refused a decoration", error=failure.error)
+                log.info("slack refused an optional call", error=failure.error)
                 return
             time.sleep(wait)
         else:

@@ -46,9 +46,9 @@ def report_outages() -> Iterator[None]:
 
 @contextmanager
 def report_failures() -> Iterator[None]:
-    """If the work fails, fail the activity with the failure's name, which decides what is said.
+    """If the work fails, fail the activity with the failure's name, which selects the message.
 
-    The history gets the failure's summary. What it quotes is in the log.
+    Temporal's history gets the failure's summary, and the log its full text.
     """
     try:
         yield

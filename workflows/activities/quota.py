@@ -56,7 +56,7 @@ class QuotaActivities:
     def check_credits(self, paused: PausedRun) -> CreditCheck:
         """Return whether a paused run may go on, without posting anything.
 
-        A run that was stopped may: it ends as soon as it tries.
+        A stopped run may, because it ends as soon as it tries.
         """
         run = rows.run(paused.run_id)
         if run.state == TaskRun.State.STOPPED:

@@ -20,7 +20,7 @@ class NewQuote:
 
 @dataclass(frozen=True)
 class QuoteMade:
-    """The notice with the question. None if the run may begin unasked."""
+    """The notice with the question. None if the run may begin without asking."""
 
     question_id: str | None = None
 
@@ -42,7 +42,7 @@ class QuoteConcluded:
 
 
 class QuoteActivities:
-    """What a run may cost, before it begins."""
+    """Activities that ask before a run begins whether it may cost that much."""
 
     @activity.defn
     def quote_run(self, new: NewQuote) -> QuoteMade:
@@ -56,7 +56,7 @@ class QuoteActivities:
 
     @activity.defn
     def conclude_quote(self, wanted: AnswerWanted) -> QuoteConcluded:
-        """Return what was answered. A run that does not begin is ended."""
+        """Return what was answered. End the run if it does not begin."""
         run = rows.run(wanted.run_id)
         found = ending.conclude(run, timezone.now(), is_last=wanted.is_last)
         return QuoteConcluded(found.waits, found.refusal)

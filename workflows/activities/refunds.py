@@ -1,4 +1,4 @@
-"""Whose fault a failure is. Customers don't pay for failures of ours, or of those we depend on.
+"""Whose fault a failure is. Customers don't pay if we, or services that we depend on, fail.
 
 docs/coding-tasks.md has the reasons. Failures are named as in Temporal's history.
 """

@@ -38,7 +38,7 @@ class RepositoryAnswer:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """A mention whose repository could not be guessed in time, and the type of the obstacle."""
+    """A mention whose repository could not be guessed in time, and the type of the failure."""
 
     mention_id: str
     failure: str
@@ -48,7 +48,7 @@ class GivenUp:
 class PickerNotice:
     """The message that offers the picker, that closes it, or that says why there is none.
 
-    None if the work was stopped, because the stop has told the thread.
+    None if the work was stopped, because the thread was told about the stop.
     """
 
     notice_id: str | None
@@ -68,8 +68,8 @@ class Classifier(Protocol):
     ) -> str | None:
         """Return one of the names, or None if the request does not say.
 
-        The call is booked for the user `distinct_id`, as part of the trace. Raises `OutOfCredits`
-        and `RunFailure`.
+        The call's usage is recorded for the user `distinct_id`, as part of the trace. Raises
+        `OutOfCredits` and `RunFailure`.
         """
         ...
 
@@ -82,7 +82,7 @@ class RepositoryActivities:
 
     @activity.defn
     def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
-        """Take the project's only repository, or the one that the text names.
+        """Return the repository chosen before, the project's only one, or the one the text names.
 
         If it names none, the first rule that applies decides, or else the channel's default.
         """
@@ -149,7 +149,7 @@ class RepositoryActivities:
 
     @activity.defn
     def close_picker(self, about: MentionRef) -> PickerNotice:
-        """Claim the message that no repository was chosen in time."""
+        """Claim the message saying that no repository was chosen in time."""
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
             return PickerNotice(None)

@@ -84,9 +84,9 @@ class ThreadActivities:
         return AccessAnswer(str(notice.pk), f"no access: {answer.value}")
 
     @activity.defn
-    def deliver_notice(self, owed: NoticeRef) -> Delivered:
+    def deliver_notice(self, ref: NoticeRef) -> Delivered:
         """Send a notice. Fails until the notice is sent or given up, by this or another process."""
-        notice = Notice.objects.get(pk=owed.notice_id)
+        notice = Notice.objects.get(pk=ref.notice_id)
         notices.deliver(notice)
         notice.refresh_from_db(fields=["state", "error"])
         if notice.state in Notice.UNSENT:

@@ -1,8 +1,8 @@
-"""Which workspaces have agent sessions. Where Slack says that there are none, ask once an hour.
+"""Which workspaces have agent sessions. If Slack says that there are none, ask again once an hour.
 
-The app may be older than `agent_view` in its manifest, or the workspace's plan may lack it. Work is
-then shown by reactions and edited messages alone. A workspace that installs the app again is asked
-at once.
+The app may be older than `agent_view` in its manifest, or the workspace's plan may lack it. Then
+only reactions and edited messages show the work. If a workspace installs the app again, ask at
+once.
 """
 
 from datetime import datetime, timedelta
@@ -21,7 +21,10 @@ def without_sessions(now: datetime) -> QuerySet[AgentAvailability, int]:
 
 
 def may_call(workspace_id: int, now: datetime) -> bool:
-    """Return whether to call Slack. If it is unknown whether that works, one caller an hour may."""
+    """Return whether to call Slack.
+
+    Until a workspace is known to have sessions, only one caller an hour may.
+    """
     known, is_new = AgentAvailability.objects.get_or_create(
         workspace_id=workspace_id, defaults={"tried_at": now}
     )

@@ -1,4 +1,4 @@
-"""Which threads' sessions differ from what Slack shows, read from the rows of tasks and runs."""
+"""Find the threads whose session in Slack should change, from the rows of tasks and runs."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Tell Slack the state of each thread's work. Any process may die: rows say what Slack shows.
+"""Tell Slack the state of each thread's work. Rows record what Slack shows, as processes can die.
 
 Setting a status again does no harm, so an attempt whose outcome is unknown is simply repeated.
 https://docs.slack.dev/reference/methods/agents.sessions.setStatus
@@ -35,7 +35,7 @@ def due(now: datetime) -> list[Wanted]:
 
 
 def show(wanted: Wanted) -> None:
-    """Have Slack show a session, unless another process does so. Slack's failures aren't raised."""
+    """Make Slack show a session, unless another process does so. Don't raise Slack's failures."""
     now = timezone.now()
     pause = pauses.find(wanted.workspace_id, _METHODS, now)
     if pause.until is not None:
@@ -61,7 +61,7 @@ def show(wanted: Wanted) -> None:
 
 
 def erase(tasks: QuerySet[CodingTask]) -> None:
-    """Forget the titles of these tasks, and have Slack told the new ones."""
+    """Forget the titles of these tasks, so that the next sweep sends Slack the new ones."""
     threads = AgentSession.objects.filter(
         Exists(
             tasks.filter(
@@ -72,7 +72,7 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
         )
     )
     threads.update(title="")
-    # The next sweep closes it, and sets its title.
+    # The next sweep closes these sessions again, and sets their titles.
     threads.filter(status=Status.CLOSED).update(status=Status.ACTIVE)
 
 

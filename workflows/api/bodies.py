@@ -102,8 +102,8 @@ class NewTaskBody(serializers.Serializer[Any]):
 
     repository = RepositoryField(help_text="`owner/name`, or the repository's number.")
     text = TextField(help_text="What to do.")
-    agent = AgentField(required=False, help_text="Absent: the project's choice.")
-    model = ModelField(required=False, trim_whitespace=False, help_text="Absent: the project's.")
+    agent = AgentField(required=False, help_text="The project's, if absent.")
+    model = ModelField(required=False, trim_whitespace=False, help_text="The project's, if absent.")
     origin = serializers.ChoiceField(
         ORIGINS, default=CodingTask.Origin.API.value, help_text="Where the owner asked for it."
     )
@@ -122,6 +122,6 @@ def idempotency_key(request: Request) -> str:
         return ""
     if not re.fullmatch(KEY, key):
         raise ValidationError(
-            {"Idempotency-Key": f"Wanted: 1 to {LONGEST_KEY} visible characters of ASCII."}
+            {"Idempotency-Key": f"Use 1 to {LONGEST_KEY} visible ASCII characters."}
         )
     return str(key)

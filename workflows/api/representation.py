@@ -103,7 +103,7 @@ def _summary(
 
 
 def _runs(task: CodingTask, runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
-    """Return the runs with what the ledger says of them."""
+    """Return the runs with their usage from the ledger."""
     ids = [run.pk for run in runs]
     used = usage_of_task_runs(ids)
     given_back = given_back_to_task_runs(ids, with_attempts=True)

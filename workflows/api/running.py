@@ -17,7 +17,7 @@ ANNOUNCED_WITHIN = timedelta(seconds=3)
 
 @dataclass(frozen=True)
 class StoppedTask:
-    """Whether there was work to stop, and what may go on: a model's answer, a push."""
+    """Whether there was work to stop, and what may still go on: a model's answer, a push."""
 
     stopped: bool
     in_flight: bool = False
@@ -31,7 +31,7 @@ def start_or_keep(task: CodingTask) -> None:
 
 
 def unannounced(now: datetime) -> QuerySet[CodingTask]:
-    """Return the tasks whose workflows were not told of a run, the oldest tasks first."""
+    """Return the tasks whose workflows don't know of a run yet, the oldest tasks first."""
     return api_tasks.to_announce(now, ANNOUNCED_WITHIN).order_by("created_at")
 
 

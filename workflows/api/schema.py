@@ -79,11 +79,11 @@ class Step(serializers.Serializer[Any]):
     cached = serializers.IntegerField(required=False)
 
 
-_GIVEN_BACK = "What was given back because of failures of ours. `credits` is without it."
+_GIVEN_BACK = "What was given back because of our failures. It isn't part of `credits`."
 
 
 class Call(serializers.Serializer[Any]):
-    """A call of a model, as it is booked."""
+    """A call of a model, as the ledger has it."""
 
     at = serializers.DateTimeField(help_text=_TIME)
     model = serializers.CharField()
@@ -111,7 +111,7 @@ class Run(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField(help_text=_TIME)
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
-    change = Change(help_text="The commit that it made; null: none.")
+    change = Change(help_text="The commit that it made, if any.")
     calls = Call(many=True, help_text="What each call of a model costs; the newest if many.")
     transcript = Step(many=True, help_text="What the agent did, also while it works.")
     transcript_left_out = serializers.IntegerField(help_text="Earlier steps that are not shown.")
@@ -127,9 +127,9 @@ class TaskSummary(serializers.Serializer[Any]):
     repository = serializers.CharField(help_text="`owner/name`.")
     repository_id = serializers.IntegerField()
     agent = serializers.CharField()
-    model = serializers.CharField(allow_null=True, help_text="Null: not chosen for this task.")
+    model = serializers.CharField(allow_null=True, help_text="Null unless chosen for this task.")
     owner = serializers.CharField(
-        allow_null=True, help_text="The user who asked for it; null: a program."
+        allow_null=True, help_text="The user who asked for it. Null if it was a program."
     )
     branch = serializers.CharField(allow_null=True)
     pull_request = serializers.CharField(allow_null=True)

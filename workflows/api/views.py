@@ -80,7 +80,7 @@ class _Pages(CursorPagination):
     max_page_size = 100
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """Return the cursor. Raises `NotFound` if it is none of ours."""
+        """Return the cursor. Raises `NotFound` if it is not one of ours."""
         cursor = super().decode_cursor(request)
         if cursor is None or cursor.position is None:
             return cursor
@@ -101,7 +101,7 @@ class _View(APIView):
     parser_classes = [ShallowJSONParser]
 
     def get_permissions(self) -> list[BasePermission]:
-        """Return the scopes that the method needs."""
+        """Return the permission that requires the method's scopes."""
         reads = self.request.method in ("GET", "HEAD", "OPTIONS")
         scopes = (TASK_READ, TASK_WRITE) if reads else (TASK_WRITE,)
         return [has_any_scope(*scopes)()]
@@ -219,7 +219,7 @@ class PublishView(_View):
 
     @extend_schema(**schema.PUBLISH)
     def post(self, request: Request, project_id: int, task_id: UUID) -> Response:
-        """Have the task's newest change published, if it waits for its owner's agreement."""
+        """Publish the task's newest change soon, if it waits for its owner's agreement."""
         task = _own_task(request, project_id, task_id)
         return Response({"publishing": confirmations.agree_for_owner(task)})
 

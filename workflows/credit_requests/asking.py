@@ -35,7 +35,7 @@ _CURED_BY_A_TOP_UP = (Reason.LIMIT_REACHED, Reason.INSUFFICIENT_REMAINING)
 def offer(mention: Mention, verdict: Verdict) -> None:
     """Offer the author of a refused mention to ask, if a top-up helps and somebody can decide.
 
-    If the mention repeats one whose request waits, that request is for this mention from now on.
+    If the mention repeats one whose request waits, it takes over that request.
     """
     workspace = mention.workspace
     might_have_one = mention.takes_up_id or not mention.is_new
@@ -57,13 +57,13 @@ def offer(mention: Mention, verdict: Verdict) -> None:
 
 
 def can_be_decided(workspace: SlackWorkspace) -> bool:
-    """Return whether somebody is told of requests, and may decide them."""
+    """Return whether the workspace has a credits channel, and somebody who may decide requests."""
     approvers = workspace.credit_approvers.filter(user__is_active=True, user__is_staff=True)
     return bool(workspace.credits_channel_id) and approvers.exists()
 
 
 def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
-    """Take the author's click on the offer; return what to tell whoever clicked."""
+    """Handle a click on the offer. Return the answer for the person who clicked."""
     if user_id != mention.user_id:
         return words.not_yours()
     request = CreditRequest.objects.filter(mention=mention).first()
@@ -100,10 +100,10 @@ def askable_mention(workspace: SlackWorkspace, user_id: str) -> Mention | None:
 
 @transaction.atomic
 def _has_request(mention: Mention) -> bool:
-    """Return whether the mention has a request, or has taken over that of the one it takes up.
+    """Return whether the mention has a request, after taking over that of the mention it takes up.
 
-    Without taking it over, neither would run: the earlier mention was taken up, and nobody asked
-    for this one.
+    Otherwise neither mention would run: the earlier one was taken up, and nobody asked for this
+    one.
     """
     if CreditRequest.objects.filter(mention=mention).exists():
         return True
@@ -120,7 +120,7 @@ def _has_request(mention: Mention) -> bool:
 
 
 def _can_run(mention: Mention) -> bool:
-    """Return whether the mention still waits for nothing but credits."""
+    """Return whether only the lack of credits still keeps the mention from running."""
     return (
         mention.state == Mention.State.REFUSED
         and mention.outcome.startswith(OUT_OF_CREDITS)
@@ -132,7 +132,7 @@ def _can_run(mention: Mention) -> bool:
 
 
 def _take_turn(workspace: SlackWorkspace) -> None:
-    """Wait until no click in the workspace is being recorded, so that all requests are counted."""
+    """Lock the workspace, so that simultaneous clicks are counted one after the other."""
     SlackWorkspace.objects.select_for_update().only("pk").get(pk=workspace.pk)
 
 
@@ -169,7 +169,7 @@ def _record(workspace: SlackWorkspace, mention: Mention) -> None:
 
 
 def _suggestion_micro(typical: int | None, left: int | None) -> int:
-    """Return whole credits for one task, in micro-credits, with what was used beyond the limit."""
+    """Return the cost of one task plus any overrun, in micro-credits that make whole credits."""
     beyond = max(0, -(left or 0))
     whole = -(-((typical or _WITHOUT_HISTORY_MICRO) + beyond) // MICRO)
     return max(whole, 1) * MICRO

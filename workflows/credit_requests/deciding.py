@@ -1,8 +1,7 @@
 """Decisions on requests for credits: who may decide, and what follows from an approval.
 
-An approval is one grant, whatever is clicked and however often: the request's row is locked, and
-its id is the grant's idempotency key. The mention then runs as `workflows.credit_requests.resuming`
-says.
+However often somebody clicks, an approval makes one grant: the request's row is locked, and its id
+is the grant's idempotency key. `workflows.credit_requests.resuming` then lets the mention run.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ FOR_ONE_TASK = timedelta(days=7)
 
 
 class Refused(Exception):
-    """The decision does not count. The text says why, to whoever made it."""
+    """The decision does not count. The text tells the person why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def _approver(workspace: SlackWorkspace, slack_user_id: str) -> CreditApprover:
 
 
 def _check_it_helps(workspace: SlackWorkspace, amount_micro: int) -> None:
-    """Raise `Refused`, which takes the grant back, if work still could not start."""
+    """Raise `Refused`, which rolls back the grant, if work still could not start."""
     state = account_state(workspace)
     least = int(settings.START_CREDITS * MICRO)
     left = left_micro(state)

@@ -16,9 +16,9 @@ def message_key(request: CreditRequest) -> str:
 
 
 def tell_deciders(request: CreditRequest, text: str) -> None:
-    """Say below the message that asked for a decision what became of the request.
+    """Reply to the message that asked for a decision how the request ended.
 
-    If Slack has not taken that message yet, nobody needs either.
+    If that message was not sent yet, send neither.
     """
     unsent = Notice.objects.filter(key=message_key(request), state=Notice.State.PENDING)
     if unsent.update(state=Notice.State.GIVEN_UP, error="the request has ended"):
@@ -27,7 +27,7 @@ def tell_deciders(request: CreditRequest, text: str) -> None:
 
 
 def tell_deciders_what_is_asked(request: CreditRequest) -> None:
-    """Show below the message that asked for a decision what the author asks for by now."""
+    """Reply to the message that asked for a decision what the author asks for now."""
     asked = all_that_was_asked(request.mention)
     digest = sha256(asked.encode()).hexdigest()[:16]
     _tell_below(request, f"changed:{digest}", words.changed(request.mention.user_id, asked))
@@ -40,7 +40,7 @@ def tell_not_delivered(request: CreditRequest) -> None:
 
 
 def tell_author(request: CreditRequest, text: str) -> None:
-    """Tell the mention's author alone what became of the request."""
+    """Tell the mention's author, and nobody else, how the request ended."""
     _tell_author(request, "author", text)
 
 

@@ -43,7 +43,7 @@ def undelivered() -> QuerySet[CreditRequest]:
 
 
 def resume_or_end(request: CreditRequest) -> Mention | None:
-    """Return the mention, undecided again, if the gate lets it start by now. The caller admits it.
+    """Return the reopened mention if the gate now lets it start. The caller must admit it.
 
     End a request that waited too long. Raises `quota.gate.QuotaUnknown`; the request then waits.
     """

@@ -1,4 +1,4 @@
-"""What one task of a project may cost, judged by those that it had."""
+"""Estimate what one task of a project may cost, from its earlier runs."""
 
 from billing.reports.usage import usage_of_task_runs
 from coding_tasks.models import TaskRun
@@ -10,7 +10,7 @@ _FEWEST = 5
 
 
 def typical_cost_micro(project: Project) -> int | None:
-    """Return what nine of ten recent runs of the project stayed within, in micro-credits.
+    """Return the cost that nine of ten recent runs of the project did not exceed, in micro-credits.
 
     Return None if there were too few.
     """

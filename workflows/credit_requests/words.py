@@ -1,4 +1,4 @@
-"""What is said about requests for credits, as Slack mrkdwn or, for buttons and fields, as text."""
+"""Sentences about requests for credits, as Slack mrkdwn or, for buttons and fields, as text."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ CANCEL = "Cancel"
 AMOUNT = "Credits"
 USABLE_UNTIL = "Usable until"
 REASON_AUDITED = "Reason, for the audit trail"
-REASON_TOLD = "Reason, which the person is told"
+REASON_TOLD = "Reason, shown to the person"
 FOR_EVER = "they are used"
 
 # Escaped and quoted, this fits the 3,000 characters that Slack takes in a section.
@@ -58,12 +58,12 @@ def asked(channel_id: str) -> str:
 
 
 def asked_already() -> str:
-    """Say that the request exists."""
+    """Say that those who decide were asked before."""
     return "I have asked already. As soon as there are credits, I will start by myself."
 
 
 def asked_too_often() -> str:
-    """Say that no further request is taken now."""
+    """Say that the person has too many open requests."""
     return "You already have several open requests. Please wait until they are decided."
 
 
@@ -80,8 +80,8 @@ def not_yours() -> str:
 def no_right() -> str:
     """Refuse a click by somebody who may not add credits."""
     return (
-        "You cannot decide this: your Slack user is not connected to a user of the admin who may "
-        "top up. An administrator can connect them in the admin, under “Credit approvers”."
+        "You cannot decide this: your Slack user is not connected to an admin user who may top up. "
+        "An administrator can connect them in the admin, under “Credit approvers”."
     )
 
 
@@ -145,12 +145,12 @@ def withdrawn() -> str:
 
 
 def no_longer_needed() -> str:
-    """Tell those who decide that nothing is to be decided any more."""
+    """Tell those who decide that no decision is needed any more."""
     return "No longer needed: there were credits, so the work has started."
 
 
 def not_delivered() -> str:
-    """Tell the author that those who decide cannot be told."""
+    """Tell the author that Slack refuses the message to those who decide."""
     return (
         "I could not ask: Slack refuses my message to those who decide. An administrator can check "
         "the credits channel in the admin. If there are credits in the next days, I still start."
@@ -163,7 +163,7 @@ def no_reason() -> str:
 
 
 def bad_time() -> str:
-    """Say that a time cannot be chosen, or not any more."""
+    """Say that the chosen time has passed."""
     return "Choose another time: this one has passed."
 
 

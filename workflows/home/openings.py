@@ -16,25 +16,25 @@ from workflows.models import HomeTab
 
 PUBLISH_HOME = "workflows.tasks.publish_home"
 FRESH = timedelta(seconds=10)
-"""How long a published tab is fresh. An opening within that time publishes it afterwards."""
+"""How long a published tab is fresh. After an opening within this time, it is published later."""
 
 KEPT = timedelta(days=90)
 """How long the row of a tab that nobody opens is kept. The next opening makes a new one."""
 
 
 def note_opened(workspace: SlackWorkspace, user_id: str) -> None:
-    """Have the person's tab published, because they opened it. An old answer is no longer shown."""
+    """Publish the person's tab soon, without the answer to an earlier click."""
     now = timezone.now()
     _make_due(workspace, user_id, now, said="", fresh=FRESH)
 
 
 def note_click(workspace: SlackWorkspace, user_id: str, said: str = "") -> None:
-    """Have the person's tab published at once after a click in it, with an answer to the click."""
+    """Publish the person's tab at once after a click in it, with the answer to the click."""
     _make_due(workspace, user_id, timezone.now(), said=said[:1000], fresh=timedelta(0))
 
 
 def forget_old(now: datetime) -> None:
-    """Delete the rows of tabs that nobody has opened for long, or that were given up."""
+    """Delete the rows of tabs that nobody has opened for a long time, or that were given up."""
     old = Q(published_at=None) | Q(published_at__lt=now - KEPT)
     HomeTab.objects.filter(old, due_at=None).delete()
 

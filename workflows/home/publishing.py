@@ -34,7 +34,7 @@ def due(now: datetime) -> QuerySet[HomeTab]:
 def publish(tab: HomeTab) -> None:
     """Publish the tab if it is due and no other process has it. Failures of Slack are not raised.
 
-    Reading it takes about fifteen queries. All tabs of a team share what the team used.
+    Reading it takes about fifteen queries. All tabs of a team share one reading of its usage.
     """
     now = timezone.now()
     lease = now + _LEASE

@@ -17,7 +17,7 @@ from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 
 REMEMBERED_SECONDS = 15.0
-"""How long a process shows the same sums to all readers. What is left is never remembered."""
+"""How long a process shows the same sums to all readers. The credits left are always read anew."""
 _MOST_REMEMBERED = 200
 
 
@@ -48,7 +48,7 @@ def team_usage(workspace: SlackWorkspace, now: datetime) -> TeamUsage:
 
 
 def remembered_team_usage(workspace: SlackWorkspace, now: datetime) -> TeamUsage:
-    """Return the same as `team_usage`, but read at most once in a few seconds."""
+    """Return the same as `team_usage`, but read it at most once in a few seconds."""
     account = _account(workspace)
     if account is None:
         return TeamUsage(now, {}, {})

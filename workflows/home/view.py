@@ -1,4 +1,4 @@
-"""The Home tab as Block Kit. Pure. https://docs.slack.dev/surfaces/app-home"""
+"""Pure functions that make the Home tab's Block Kit. https://docs.slack.dev/surfaces/app-home"""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -125,14 +125,14 @@ def _fine_bar(part: int, whole: int, cells: int) -> str:
 
 
 def _filled(part: int, whole: int, cells: int) -> int:
-    """Return how many cells to fill, to the nearest one, but all only for the whole."""
+    """Return how many cells to fill, rounded to the nearest one. Fill all only for the whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min((2 * part * cells + whole) // (2 * whole), cells - 1)
 
 
 def _sections(lines: list[str]) -> Iterable[Block]:
-    """Return lines in as few sections as Slack's limit allows."""
+    """Yield the lines in as few sections as Slack's limit allows."""
     text = ""
     for line in lines:
         if text and len(text) + len(line) >= _SECTION:

@@ -1,4 +1,4 @@
-"""What is said about a person's tasks and a team's credits, as Slack mrkdwn."""
+"""Sentences about a person's tasks and a team's credits, as Slack mrkdwn."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -119,13 +119,13 @@ def own_share(own_micro: int, team_micro: int, since: datetime) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    """Return whole percents, rounded down; 0 only for nothing."""
+    """Return the percentage, rounded down, or an escaped "<1" for less than one percent."""
     percent = part * 100 // whole
     return escape("<1") if part > 0 and percent == 0 else str(percent)
 
 
 def spender(row: Ranked) -> str:
-    """Return one of those who used most as a line of a list."""
+    """Return a line for one of those who used most."""
     kind, _, slack_id = str(row.key or "").rpartition(":")
     name = person(slack_id) if kind.startswith("slack:") else escape(str(row.key or "nobody named"))
     return f"• {name}: {amount(row.used.credits_micro)} credits ({row.percent} %)"

@@ -17,7 +17,7 @@ from workflows.temporal import client
 
 
 def rewrite(mention: Mention, text: str) -> None:
-    """Take the new text, if the mention is undecided or waits for credits or for a click."""
+    """Store the new text, if the mention is undecided or waits for credits or for a click."""
     same = Mention.objects.filter(pk=mention.pk).exclude(text=ERASED)
     undecided = same.filter(state=Mention.State.RECEIVED)
     if undecided.update(text=text):
@@ -46,7 +46,7 @@ def withdraw_run(workspace: SlackWorkspace, channel_id: str, ts: str) -> None:
 
 
 def withdraw(mention: Mention) -> None:
-    """End the mention and its workflow in silence, unless it has a task already."""
+    """End the mention and its workflow without a message, unless it has a task already."""
     resuming.drop(Mention.objects.filter(pk=mention.pk))
     # The row may have been read before another process started the workflow.
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)

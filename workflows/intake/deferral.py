@@ -1,4 +1,4 @@
-"""Going on after a failure, because a sweep will handle the row."""
+"""Continue after a failure, and leave the row to a sweep."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -186,7 +186,7 @@ def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
 def _refuse_stranger(mention: Mention, task: CodingTask) -> bool:
     """Refuse the mention, and say whose task it is; return False if its author joined just now."""
     with transaction.atomic():
-        # Whoever lets the author join locks the task too, so the refusal is seen then.
+        # Letting the author join locks the task too, so it finds this refusal.
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if locked is None or locked.pk != task.pk or locked.accepts(mention.user_id):
             return False

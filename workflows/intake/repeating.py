@@ -1,7 +1,7 @@
-"""Starting failed or stopped work again, and going on with stopped work: buttons and words.
+"""Start failed or stopped work again, or continue stopped work, after a click on a button.
 
-Each becomes a mention of its own, which is checked like any other. A run is repeated at most once,
-and so is a request, whether by a click or by a reply: two unique columns guarantee it.
+Each click becomes a mention of its own, which is checked like any other. Two unique columns
+guarantee that a run and a request are each repeated at most once, by a click or by a reply.
 """
 
 from collections.abc import Iterable
@@ -127,7 +127,7 @@ def _tell_alone(message: Mention | FollowUp, key: str, words: str, click: Click)
 
 
 def _replace_buttons(message: Mention | FollowUp, click: Click) -> None:
-    """Have the message with the button say who used it, without the button."""
+    """Replace the button in its message with a line that says who used it."""
     said = wording.went_on if click.goes_on else wording.started_again
     shown = Notice.objects.filter(
         workspace=message.workspace_id,

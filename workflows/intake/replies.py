@@ -66,7 +66,7 @@ def keep(reply: ThreadReply) -> ThreadReply:
 
 
 def decide(reply: ThreadReply) -> Mention | None:
-    """Decide what a recorded reply is for; return the mention it became, for the caller to admit.
+    """Decide what a recorded reply is for. If it became a mention, return it; the caller admits it.
 
     The reply's row is deleted once it is recorded as a mention or a follow-up.
     """
@@ -357,9 +357,9 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
 
 
 def taken_over(request: Mention) -> dict[str, Any]:
-    """Return what a message that takes up a request takes over from it: the run that it repeats.
+    """Return the fields that a message takes over from the request it takes up: what it repeats.
 
-    If the request had a run of its own, which failed, that is the one to repeat.
+    If the request's own run failed, that is the run to repeat.
     """
     if request.repeats_id is None:
         return {}
@@ -371,7 +371,7 @@ def taken_over(request: Mention) -> dict[str, Any]:
 
 
 def _lock_as_it_was(request: Mention) -> bool:
-    """Lock a request that is to be taken up; return False if it runs again by now."""
+    """Lock a request that is to be taken up; return False if its state has changed."""
     as_it_was = Mention.objects.filter(pk=request.pk, state=request.state)
     return as_it_was.select_for_update().exists()
 

@@ -1,7 +1,7 @@
-"""Starting an answered request anew on another repository, which its author chooses in a picker.
+"""Start an answered request anew on another repository, which its author chooses in a picker.
 
-The message with the picker stands for the new request: it becomes a mention, which is checked like
-any other. It takes up the answered one, and a unique column lets each be taken up once.
+The message with the picker becomes a new mention, which is checked like any other. It takes up the
+answered request. A unique column guarantees that a request is taken up only once.
 """
 
 from django.db import IntegrityError, transaction
@@ -19,11 +19,11 @@ from workflows.slack import picker
 
 
 class CannotStart(Exception):
-    """The request cannot be started anew. The text says why, to its author."""
+    """The request cannot be started anew. The text tells its author why."""
 
 
 def offer_picker(run: TaskRun, user_id: str, clicked_at: str) -> None:
-    """Take a click on the button below an answer. Only its author gets the picker."""
+    """Handle a click on the button below an answer. Only the request's author gets the picker."""
     request = other_repository.request_of(run)
     if request is None:
         return
@@ -72,7 +72,7 @@ def start(request: Mention, repository_id: int) -> Mention:
 
 
 def show_started(request: Mention, repository: str) -> None:
-    """Replace the picker by what was chosen, and take the button from the answer."""
+    """Replace the picker with what was chosen, and remove the button from the answer."""
     asked = Notice.objects.filter(key=_key(request)).first()
     if asked is not None:
         words = wording.started_anew(request.user_id, repository=repository)
@@ -101,7 +101,7 @@ def _key(request: Mention) -> str:
 
 
 def _can_start(request: Mention) -> bool:
-    """Return whether the request was answered lately, and nothing took it up. Locks its row."""
+    """Return whether the request was answered lately and not taken up since. Locks its row."""
     answered = Mention.objects.filter(
         pk=request.pk,
         state=Mention.State.ANSWERED,

@@ -44,7 +44,7 @@ class Order:
 
     @property
     def workspace_id(self) -> int:
-        """The workspace's key, as rows have it."""
+        """The workspace's primary key."""
         return self.workspace.pk
 
 
@@ -114,7 +114,8 @@ def obey_command(workspace: SlackWorkspace, channel_id: str, user_id: str, ts: s
 def obey_session_stop(order: Order) -> None:
     """End the user's work in the thread of an agent session that was stopped with Slack's button.
 
-    If it is somebody else's work, the person is told alone, once. A redelivery does nothing.
+    If it is somebody else's work, only the person who clicked is told, once. A redelivery does
+    nothing.
     """
     if Notice.objects.filter(key=_key(order)).exists():
         return
@@ -250,12 +251,12 @@ def _reconsider_later_messages(order: Order, task: CodingTask, why: str) -> None
 
 
 def _key(order: Order) -> str:
-    """Return the key of the notice that tells of an obeyed order without a message of its own."""
+    """Return the key of the notice about an obeyed order that is not a message."""
     return f"stop:{order.workspace_id}:{order.channel_id}:{order.thread_ts}:{order.ts}"
 
 
 def _refusal_key(order: Order) -> str:
-    """Return the key of the notice that it is another's work: one for each person and thread."""
+    """Return the key of the notice about somebody else's work: one for each person and thread."""
     thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
     return f"stop-refused:{thread}:{order.user_id}"
 

@@ -1,7 +1,7 @@
 """The blocks of an answer: its text, and a line with its cost, its time and its links.
 
-The last call of a run can be booked after the answer was posted. So the cost that an answer states
-is compared with the ledger a little later, and the message is edited if it was wrong.
+The last call of a run can reach the ledger after the answer was posted. So the cost that an answer
+states is compared with the ledger a little later, and the message is edited if it was wrong.
 """
 
 from datetime import datetime, timedelta
@@ -47,7 +47,7 @@ def fits_an_edit(notice: Notice) -> bool:
 
 
 def correct_cost(notice: Notice, now: datetime) -> bool:
-    """Compare the cost that an answer states with the ledger; return whether it is to be edited."""
+    """Compare an answer's stated cost with the ledger; return whether to edit the answer."""
     run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))
     micro = usage_of_run(run.pk)
     is_last = now >= (notice.sent_at or now) + LAST_CHECK

@@ -1,7 +1,7 @@
-"""Changing a notice after it was claimed: another text in its place, or no message at all.
+"""Change a notice after it was claimed: replace its text, or withdraw its message.
 
-Both only change the notice's row. The last text wins, so texts that come faster than Slack takes
-edits are merged. A sender shows the text, or deletes the message, when the notice is due.
+Both change only the notice's row. A sender shows the text, or deletes the message, when the notice
+is due. The last text wins if texts come faster than Slack accepts edits.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ State = Notice.State
 def revise(
     notice: Notice, text: str, blocks: Sequence[Block] = (), *, every: timedelta = EVERY
 ) -> bool:
-    """Have the notice's message show another text; return whether the text is to be shown.
+    """Replace the text of the notice's message; return whether a sender will show the new one.
 
-    It is shown at least `every` after the one before. Nothing changes for a message that can't be
-    edited, or that is withdrawn, given up or erased.
+    The new text waits until the previous one was shown for `every`. Nothing changes for a message
+    that can't be edited, or that is withdrawn, given up or erased.
     """
     row = _lock(notice)
     if row.withdrawn or row.state == State.GIVEN_UP or row.text == ERASED:
@@ -47,12 +47,12 @@ def revise(
 
 @transaction.atomic
 def withdraw(notice: Notice) -> None:
-    """Have the notice's message deleted, or never sent."""
+    """Let a sender delete the notice's message, or make sure that it is never sent."""
     row = _lock(notice)
     if row.withdrawn:
         return
     rows = Notice.objects.filter(pk=row.pk)
-    if row.state == State.SENDING:  # the sender deletes it, or the one after a dead sender
+    if row.state == State.SENDING:  # its sender deletes it, or the next one if that sender died
         rows.update(withdrawn=True)
     elif posting.is_posted(row):
         rows.update(withdrawn=True, state=State.PENDING, attempts=0, next_attempt_at=timezone.now())
@@ -62,7 +62,7 @@ def withdraw(notice: Notice) -> None:
 
 @transaction.atomic
 def reopen(notice: Notice) -> None:
-    """Have a withdrawn notice sent again, as a new message."""
+    """Make a withdrawn notice due again, as a new message."""
     now = timezone.now()
     withdrawn = Notice.objects.filter(pk=notice.pk, state=State.WITHDRAWN).exclude(text=ERASED)
     withdrawn.update(

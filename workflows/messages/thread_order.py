@@ -1,4 +1,4 @@
-"""Which message of a thread comes first, and which one another takes the place of."""
+"""Which message of a thread comes first, and which progress messages another one replaces."""
 
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ def waits_for_earlier(notice: Notice, now: datetime, at_most: timedelta) -> bool
     """Return whether an earlier message has to be in the thread first.
 
     The notice waits no longer than `at_most`: Slack may take it even if it refuses the earlier one.
-    Progress, and what only one person sees, neither wait nor are waited for.
+    Progress messages and ephemeral messages don't wait, and other messages don't wait for them.
     """
     if not _has_turn(notice) or notice.created_at <= now - at_most:
         return False
@@ -28,9 +28,9 @@ def waits_for_earlier(notice: Notice, now: datetime, at_most: timedelta) -> bool
 
 
 def ended_progress(notice: Notice) -> list[Notice]:
-    """Return the progress in the notice's thread of runs that no longer work.
+    """Return the progress messages in the notice's thread whose runs no longer work.
 
-    The notice takes its place, so that a thread never shows a run as working beside the answer.
+    The notice replaces them, so that a thread never shows a run as working beside the answer.
     """
     if notice.kind == Notice.Kind.PROGRESS or posting.is_posted(notice) or not notice.thread_ts:
         return []
@@ -52,7 +52,7 @@ def progress_key(run: TaskRun) -> str:
 
 
 def is_at_work(progress: Notice) -> bool:
-    """Return whether the run whose progress this is is running."""
+    """Return whether the run of this progress message is running."""
     run_id = progress.key.removeprefix(PROGRESS_KEY)
     return TaskRun.objects.filter(pk=run_id, state=TaskRun.State.RUNNING).exists()
 

@@ -1,7 +1,7 @@
-"""Show the progress of runs, and take it away when they end.
+"""Show the progress of runs, and remove it when they end.
 
-This runs every two seconds and needs nothing but the rows, so it doesn't matter which process dies
-when. A run that ends quickly shows nothing: its answer comes soon enough.
+This runs every two seconds and needs only the rows, so any process may die at any time. A run that
+ends quickly shows no progress, because its answer comes soon enough.
 """
 
 from collections import Counter
@@ -20,10 +20,10 @@ from workflows.progress import message, state
 from workflows.requests import message_of
 
 WITHOUT_STEPS = timedelta(seconds=30)
-"""How long a run works before it is shown although it has not reported a step."""
+"""How long a run works before it is shown even without a step."""
 EVERY = timedelta(seconds=3)
 EDITS_A_MINUTE = 40
-"""Of one workspace. Slack allows 50 calls of `chat.update` a minute for all its messages."""
+"""For one workspace. Slack allows 50 calls of `chat.update` a minute for all its messages."""
 PUBLISHING = timedelta(minutes=15)
 """How long the progress of a run stays after its work is done, while the change is published."""
 _MOST_RUNS = 200

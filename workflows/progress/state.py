@@ -1,4 +1,4 @@
-"""What is known of a run while it works. Any way of showing it shows this."""
+"""What is known of a run while it works, however it is shown."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ class RunProgress:
 
 
 def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
-    """Return what is known of the run, with the credits that were booked for it so far."""
+    """Return what is known of the run, with the credits that it has used so far."""
     steps, action = transcripts.latest_step(run) if run.task.needs_sandbox else (0, "")
     quote = RunQuote.objects.filter(run=run).first()
     branch = TaskBranch.objects.filter(task=run.task_id).values_list("name", flat=True).first()

@@ -1,4 +1,4 @@
-"""Take a click on a button of the question. The first one that counts decides."""
+"""Handle clicks on the question about a run's cost. The first valid click decides."""
 
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +23,7 @@ State = RunQuote.State
 def answer(
     workspace: SlackWorkspace, run_id: UUID, user_id: str, wanted: str, now: datetime
 ) -> None:
-    """Record the answer, whose number becomes the run's cap, and have the workflow go on.
+    """Record the answer, whose number becomes the run's cap, and make the workflow go on.
 
     Only the requester and people who may approve credits can answer. Others, and those who come too
     late, get one message that only they see. A click that repeats the answer changes nothing.

@@ -63,8 +63,8 @@ def conclude(run: TaskRun, now: datetime, *, is_last: bool) -> Conclusion:
 def withdraw(workspace: SlackWorkspace, channel_id: str, ts: str, now: datetime) -> str | None:
     """End the run of a deleted message, if its question is open.
 
-    Return the workflow to cancel: that of a task whose first message it was. A later run's workflow
-    is told to go on.
+    If the message began its task, return the task's workflow, for the caller to cancel. Otherwise,
+    make the workflow go on, and return None.
     """
     quote = (
         RunQuote.objects.filter(
@@ -118,12 +118,12 @@ def unheard() -> QuerySet[RunQuote]:
 
 
 def mark_heard(quote: RunQuote, now: datetime) -> None:
-    """Record that nobody is left to be told of the answer."""
+    """Record that the workflow knows the answer, or has ended."""
     RunQuote.objects.filter(pk=quote.pk, heard_at=None).update(heard_at=now)
 
 
 def show_outcome(quote: RunQuote, run: TaskRun) -> None:
-    """Replace the question in the thread by what became of it."""
+    """Replace the question in the thread with its outcome."""
     asked = Notice.objects.filter(key=buttons.key_of(run.pk)).first()
     if asked is None:
         return

@@ -12,7 +12,7 @@ from workflows.models import RunQuote
 from workflows.quotes.ranges import FEWEST, MOST, Range, range_of
 
 SETTLED_AFTER = timedelta(minutes=1)
-"""How long after a run's end its last call may still be booked."""
+"""How long after a run's end its last call may still reach the ledger."""
 _MOST_TASKS = 400
 _MOST_RUNS = 800
 History = RunQuote.History
@@ -30,7 +30,7 @@ def comparable(run: TaskRun, model: str, now: datetime) -> tuple[History, Range 
     """Return what runs of the same project, agent and model cost, or those of the whole project.
 
     Only runs that were asked for in Slack count, because others pay from another bucket. Only the
-    newest tasks are read, so there are few rows to read however many there are.
+    newest tasks are read, which limits the number of rows.
     """
     finished = _finished(run.task, now)
     alike = [each for each in finished if _is_alike(each, run.task.agent, model)]

@@ -25,7 +25,7 @@ State = RunQuote.State
 
 
 def quote(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
-    """Return the run's quote, making it if needed. If it asks, the question waits to be sent.
+    """Return the run's quote, making it if needed. If it asks, this claims the question's notice.
 
     `patience` is how long the question waits for an answer.
     """
@@ -38,7 +38,7 @@ def _make(run: TaskRun, now: datetime, patience: timedelta) -> RunQuote:
     model = task.model_to_use() if task.needs_sandbox else task.model or settings.AGENT_MODEL
     history, found = comparable(run, model, now)
     headroom = None
-    with suppress(gate.QuotaUnknown):  # the quote can do without
+    with suppress(gate.QuotaUnknown):  # the quote doesn't need it
         headroom = gate.headroom(task.project, task.resource, distinct_id=run.distinct_id)
     offer = _offer(task, found, None if headroom is None else headroom.left_micro)
     approved = _approved_micro(run) if offer else None
@@ -90,7 +90,7 @@ class _Offer:
 
 
 def _offer(task: CodingTask, found: Range | None, left_micro: int | None) -> _Offer | None:
-    """Return what to ask, or None if the run may begin unasked.
+    """Return the numbers to offer, or None if the run may begin without asking.
 
     A project without a threshold never asks. Without a history, what a run costs may be above any
     threshold. A run that may cost more than is left could end half-way, so it asks too.
@@ -112,9 +112,9 @@ def _offer(task: CodingTask, found: Range | None, left_micro: int | None) -> _Of
 
 
 def _approved_micro(run: TaskRun) -> int | None:
-    """Return what was approved for this run after a denial. To ask once more would only hold it up.
+    """Return what was approved for this run after a denial. Asking once more would only delay it.
 
-    A larger grant is for the team's work, so this run gets what the approver read that it may cost.
+    A larger grant is for the team's other work too, so this run gets at most the suggested amount.
     """
     about = message_of(run)
     requests = CreditRequest.objects.filter(state=CreditRequest.State.RESUMED)

@@ -1,4 +1,4 @@
-"""What is said about what a run may cost, as Slack mrkdwn or, for buttons, as text."""
+"""Sentences about what a run may cost, as Slack mrkdwn or, for buttons, as text."""
 
 from billing.credits import display
 from quota.reasons import Reason
@@ -90,7 +90,7 @@ def expired(user_id: str, *, bot_name: str) -> str:
 
 
 def dropped() -> str:
-    """Say that there is nothing to decide any more, in place of the question."""
+    """Say that the run has ended without a decision, in place of the question."""
     return "This ended before it began, so there is nothing to decide."
 
 

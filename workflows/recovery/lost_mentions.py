@@ -48,7 +48,7 @@ def check_workflow(mention: Mention) -> None:
         return
     if status is None and _may_begin_anew(mention):
         log.warning("a lost workflow begins anew", workflow=mention.workflow_id)
-        # The new workflow must be told of them again, even if this process dies after starting it.
+        # The new workflow needs all follow-ups again, even if this process dies after starting it.
         told = FollowUp.objects.filter(
             workflow_id=mention.workflow_id, state=FollowUp.State.SIGNALLED
         )

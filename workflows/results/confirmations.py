@@ -1,8 +1,8 @@
-"""Publishing that somebody has to agree to first: the question, the click, and what follows.
+"""Changes that are pushed only if somebody agrees: the question, the click, and what follows.
 
 A change that seems to contain secrets, or that touches very many files, is not pushed before the
-person who asked for it agrees: with a button in Slack, or over the API. The button's value is
-signed, because it comes back through the user's browser.
+task's owner agrees: with a button in Slack, or over the API. The button's value is signed, because
+it comes back through the user's browser.
 """
 
 import time
@@ -41,7 +41,7 @@ _RUN = SignedIds("tollgate.publish")
 
 
 def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
-    """Return the notice that asks the requester whether the run's change is to be published."""
+    """Return the notice that asks the task's owner whether the run's change is to be published."""
     owner = run.task.owner_slack_user_id
     text = wording.publish_question(owner, reasons)
     push = button(wording.publish_button(), ACTION_ID, _RUN.sign(run.pk), style="danger")
@@ -53,7 +53,7 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
 
 
 def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
-    """Take a click on the button. Only the requester's counts; others are told so once."""
+    """Handle a click on the button. Only the owner's click counts; others are told so once."""
     run_id = _RUN.read(value)
     if run_id is None:
         return

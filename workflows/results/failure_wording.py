@@ -1,4 +1,4 @@
-"""What a thread is told about why its work was given up."""
+"""Sentences that tell a thread why its work was given up."""
 
 from django.conf import settings
 

@@ -13,7 +13,7 @@ from workflows.slack.posting import LEFT_FILE_KEY
 def claim(run: TaskRun) -> list[Notice]:
     """Return the notices with the files that the run left, creating them if needed.
 
-    There is one for each file, so that a file that Slack refuses keeps no other from the thread.
+    There is one for each file, so that a file that Slack refuses doesn't hold back the others.
     """
     if not run.task.has_thread:
         return []

@@ -1,6 +1,6 @@
-"""Undoing the change of an answer: the click, the sweep that does it, and what is said.
+"""Undo the change of an answer: the click, the sweep that does it, and what is said.
 
-It costs no credits and calls no model. Only the person who asked for the change can undo it.
+It costs no credits and calls no model. Only the owner of the task can undo its changes.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ GIVE_UP_AFTER = timedelta(hours=6)
 
 
 def take_click(workspaces: Iterable[SlackWorkspace], run_id: UUID, user_id: str) -> None:
-    """Take a click on the button. Only the requester's counts; others are told so once."""
+    """Handle a click on the button. Only the owner's click counts; others are told so once."""
     runs = TaskRun.objects.select_related("task")
     run = runs.filter(pk=run_id, task__workspace__in=list(workspaces)).first()
     if run is None:
@@ -53,7 +53,7 @@ def take_click(workspaces: Iterable[SlackWorkspace], run_id: UUID, user_id: str)
 
 
 def open_undos() -> QuerySet[ChangeUndo]:
-    """Return what is still to be done, or to be told."""
+    """Return the undos that are still to be done, or to be reported in their threads."""
     return ChangeUndo.objects.filter(told_at=None).select_related("run__task__repository")
 
 
@@ -75,7 +75,7 @@ def finish(undo: ChangeUndo) -> None:
 
 
 def tell(undo: ChangeUndo) -> None:
-    """Tell the thread what came of it, and take the button from the answer."""
+    """Tell the thread how the undo ended, and remove the button from the answer."""
     run = undo.run
     log.info("an undo has ended", run=str(run.pk), by=undo.asked_by, state=undo.state)
     text = wording.undone(undo.asked_by, undo.outcome)

@@ -56,7 +56,7 @@ class Access(Enum):
 
 
 def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Access:
-    """Decide whether the person may use the bot of this workspace.
+    """Return whether the person may use the bot of this workspace, and if not, why not.
 
     People from other teams never may: their own team controls their profile and e-mail address.
     """

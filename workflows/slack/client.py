@@ -135,7 +135,7 @@ def web_client(token: str | None = None, timeout: int = TIMEOUT) -> WebClient:
 
 
 class _WorkspaceClient(WebClient):
-    """Has the workspace's bot token renewed soon if Slack says that it has expired."""
+    """Makes sure that the bot token is renewed soon if Slack says that it has expired."""
 
     workspace_id: int
 
@@ -153,7 +153,7 @@ def _renew_soon(workspace_id: int, bot_token: str) -> None:
         if rotating_tokens.note_expired(workspace_id, bot_token, timezone.now()):
             run_soon("workflows.tasks.refresh_slack_tokens")
     except StoreError as error:
-        log.warning("an expired token was not noted", error=type(error).__name__)
+        log.warning("an expired token was not recorded", error=type(error).__name__)
 
 
 def _options(timeout: int) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _options(timeout: int) -> dict[str, Any]:
 
 @cache
 def _trusted_authorities() -> ssl.SSLContext:
-    """Return whom this machine trusts. By default each call would read that anew, for 25 ms."""
+    """Return the authorities that this machine trusts, cached because reading them takes 25 ms."""
     return ssl.create_default_context()
 
 

@@ -78,6 +78,6 @@ def _check(answer: Any, *, may_be_html: bool) -> None:
 
 
 def _chunks(raw: _Readable) -> Iterator[bytes]:
-    """Yield what arrives when it arrives, so that a slow sender is noticed."""
+    """Yield data as soon as it arrives, so that a slow sender is noticed."""
     while chunk := raw.read1(_CHUNK, decode_content=False):
         yield chunk

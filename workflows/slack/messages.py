@@ -51,5 +51,5 @@ def safe_name(name: Any, at_most: int) -> str:
 
 
 def dictionaries(value: Any) -> list[Mapping[str, Any]]:
-    """Return the dictionaries of a list, or an empty list if it is no list."""
+    """Return the dictionaries of a list, or an empty list if the value is not a list."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -1,6 +1,6 @@
 """Turn the Markdown that models write into Slack's mrkdwn.
 
-The text is escaped before (`workflows.wording.escape`), so nothing in it can mention anybody. Code
+The text is already escaped (`workflows.wording.escape`), so nothing in it can mention anybody. Code
 is left as it is.
 """
 
@@ -20,7 +20,7 @@ _AFTER_ADDRESS = ".,;:!?*_~"
 
 
 def from_markdown(text: str) -> str:
-    """Return escaped Markdown as mrkdwn. At most a quarter longer, because of links."""
+    """Return escaped Markdown as mrkdwn. Links can make it up to a quarter longer."""
     lines, in_code = [], False
     for line in text.split("\n"):
         if _FENCE.match(line):

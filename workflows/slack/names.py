@@ -1,4 +1,4 @@
-"""Asking Slack what its users and channels are called."""
+"""Ask Slack for the names of its users and channels."""
 
 from collections import defaultdict
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 SHORTEST = timedelta(seconds=5)
 LONGEST = timedelta(minutes=1)
-"""How long a silent workspace is left alone. It doubles from the shortest to the longest."""
+"""The longest pause of a silent workspace. Each pause is twice as long as the one before."""
 _ALL = ""
 
 
@@ -50,7 +50,7 @@ def find(workspace_id: int, methods: Collection[str], now: datetime) -> Pause:
 
 
 def note_failure(workspace_id: int, failure: Failure, now: datetime) -> None:
-    """Have the workspace left alone if the failure calls for it."""
+    """Record a pause for the workspace if the failure requires one."""
     if failure.retry_after is not None:
         wait = timedelta(seconds=failure.retry_after)
         SlackPause.objects.update_or_create(

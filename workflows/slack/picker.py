@@ -64,7 +64,7 @@ def mention_of(block_id: str) -> UUID:
 def options(project_id: int, mention_id: UUID, query: str) -> list[dict[str, Any]]:
     """Return the project's repositories whose names contain the query, as options of the select.
 
-    The first option is none of them, unless the query is about something else.
+    The first option is to choose no repository, if the query matches its label.
     """
     sought = query.strip()
     found = Repository.objects.filter(project_id=project_id, full_name__icontains=sought)

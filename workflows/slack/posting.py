@@ -178,7 +178,7 @@ def _with_cost(text: str, blocks: Sequence[Block]) -> str:
 
 
 def lacks_its_file(notice: Notice) -> bool:
-    """Return whether the file that the notice brings was erased or forgotten."""
+    """Return whether the notice's file was erased or deleted."""
     if notice.kind == Notice.Kind.DIFF:
         return not _changes(notice).exists()
     return notice.kind == Notice.Kind.FILE and not _left_files(notice).exists()
@@ -197,7 +197,7 @@ def _changes(notice: Notice) -> QuerySet[RunChange]:
 def _left_file(notice: Notice) -> Message:
     file = _left_files(notice).get()
     path = PurePosixPath(file.name)
-    name = f"{path.stem}-{notice.pk}{path.suffix}"  # found by it before it is sent again
+    name = f"{path.stem}-{notice.pk}{path.suffix}"  # `find` looks for this name
     return Message(notice.text, file_name=name, title=file.name, content=bytes(file.content))
 
 
@@ -238,7 +238,7 @@ def post(client: WebClient, notice: Notice, message: Message) -> str:
 
 
 def _is_too_long(error: SlackApiError) -> bool:
-    """Return whether the text was refused, which is the same without blocks."""
+    """Return whether the text itself was refused, so leaving out the blocks would not help."""
     return bool(error.response.get("error") == "msg_too_long")
 
 
@@ -298,7 +298,7 @@ def _show_to_user(client: WebClient, notice: Notice, message: Message) -> str:
 
 # --- Editing -------------------------------------------------------------------------------------
 def edit(client: WebClient, notice: Notice) -> None:
-    """Replace the notice's message by its present text. Doing it twice does no harm.
+    """Replace the notice's message with its present text. Doing it twice does no harm.
 
     Raises what a Slack call raises.
     """

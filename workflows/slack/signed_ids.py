@@ -6,7 +6,7 @@ from django.core import signing
 
 
 class SignedIds:
-    """Signs the ids of one kind of row. The salt keeps them from standing for another kind."""
+    """Signs the ids of one kind of row. The salt keeps them from being read as another kind."""
 
     def __init__(self, salt: str) -> None:
         self._signer = signing.Signer(salt=salt)

@@ -38,11 +38,11 @@ _FILES = f"The files are in {INPUT_INSIDE}, outside the repository. They can onl
 _MOST_DESCRIBED = 30
 """How many files the agent reads about."""
 _MOST_NAMED = 5
-"""How many of the files that the agent did not get an answer names."""
+"""An answer names at most this many of the files that the agent did not get."""
 
 
 def material_of(run: TaskRun) -> Material:
-    """Return what the agent gets besides the request. Nothing, if the task has no thread."""
+    """Return what the agent gets besides the request. It is empty if the task has no thread."""
     return read(run) if run.task.has_thread else Material()
 
 
@@ -78,7 +78,7 @@ def read(run: TaskRun) -> Material:
 
 
 def _mark(run: TaskRun) -> str:
-    """Return what encloses the quotation. Nobody can guess it and end the quotation.
+    """Return the tag around the quotation. Nobody can guess it, so nobody can end the quotation.
 
     It is the same in each attempt at the run, so that an answer that was paid is found again.
     """

@@ -37,7 +37,7 @@ class _NotShown(Exception):
 
 @dataclass
 class FileBudget:
-    """How many files, and how many bytes of them, can still be shown. Collects those that are."""
+    """How many files, and how many bytes, can still be shown. It collects the files shown."""
 
     files: int = MOST_FILES
     size: int = MOST_BYTES

@@ -79,7 +79,7 @@ def _take_failure(token: RotatingToken, lease: datetime, failure: Failure, now: 
 def _give_up(
     token: RotatingToken, lease: datetime, problem: str, again: datetime | None, outcome: str
 ) -> None:
-    """Leave it to the next attempt, or to somebody who installs the app again."""
+    """Leave the token to the next attempt, or to somebody who installs the app again."""
     rotating_tokens.postpone(token, lease, problem, again)
     TOKEN_REFRESHES.labels(outcome=outcome).inc()
     say = log.warning if outcome == "failed" else log.error

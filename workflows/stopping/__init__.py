@@ -1,1 +1,1 @@
-"""What stopping means: the rows that end, and the notices that are withheld."""
+"""Stopping work: the rows that end, and the notices that are withheld."""

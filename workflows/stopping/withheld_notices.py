@@ -28,7 +28,7 @@ _WITHHELD = (
 
 
 def is_withheld(notice: Notice) -> bool:
-    """Return whether to withhold the notice. Answers never are: they were paid for."""
+    """Return whether to withhold the notice. Answers are always sent, because they were paid."""
     if notice.kind not in _WITHHELD:
         return False
     if notice.kind == Kind.QUOTE and posting.is_posted(notice):

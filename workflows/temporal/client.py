@@ -217,7 +217,7 @@ def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None
 
 
 def signal_quote_answered(workflow_id: str) -> None:
-    """Have a mention's workflow look for the answer to the question about a run's cost.
+    """Make a mention's workflow look for the answer to the question about a run's cost.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
@@ -225,7 +225,7 @@ def signal_quote_answered(workflow_id: str) -> None:
 
 
 def signal_credits_gained(workflow_id: str) -> None:
-    """Have the workflow of a paused run check again whether there are credits.
+    """Make the workflow of a paused run check again whether there are credits.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
@@ -241,7 +241,7 @@ def cancel(workflow_id: str) -> None:
 
 
 def cancel_all(workflow_ids: Iterable[str]) -> None:
-    """Cancel workflows whose work was stopped. One that can't be told ends at its next step."""
+    """Cancel workflows whose work was stopped. One that we can't reach ends at its next step."""
     for each in workflow_ids:
         try:
             cancel(each)

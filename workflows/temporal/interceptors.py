@@ -57,7 +57,7 @@ def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _FailuresInOurWords(ActivityInboundInterceptor):
-    """Keeps error messages of others out of histories.
+    """Keeps error messages that we did not write out of histories.
 
     Drivers and providers quote what people wrote, and a history cannot be erased. So the history
     gets only the type of such an error, which retries need. The log gets the rest.

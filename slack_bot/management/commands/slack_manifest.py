@@ -12,7 +12,7 @@ from slack_bot.manifest import manifest
 class Command(BaseCommand):
     """Prints the manifest with PUBLIC_URL as its address."""
 
-    help = "Print the manifest to make the Slack app from, as YAML."
+    help = "Print the manifest of the Slack app, as YAML."
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -24,5 +24,5 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
-        """Print it."""
+        """Print the manifest."""
         self.stdout.write(manifest(settings.PUBLIC_URL, socket_mode=options["socket_mode"]))

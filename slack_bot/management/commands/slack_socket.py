@@ -19,10 +19,10 @@ class Command(BaseCommand):
     """Runs until SIGTERM or SIGINT, then finishes and acknowledges what it has begun."""
 
     help = (
-        "Receive what Slack sends over Socket Mode, with SLACK_APP_TOKEN, instead of over HTTP. "
+        "Receive from Slack in Socket Mode instead of over HTTP. Needs SLACK_APP_TOKEN. "
         "Several processes can run at once. SIGTERM or Ctrl-C stops it cleanly."
     )
-    requires_system_checks = ["tollgate"]  # not those that load every page
+    requires_system_checks = ["tollgate"]  # Django's own checks would load every page
 
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         """Listen until a signal comes."""
@@ -36,6 +36,6 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: listener.stop())
         if not listener.run():
-            log.warning("an envelope was not handled in time and is left to Slack's redelivery")
+            log.warning("an envelope was not handled in time; Slack will deliver it again")
             sys.stderr.flush()
             os._exit(0)  # the blocked thread would hold up the interpreter's own exit

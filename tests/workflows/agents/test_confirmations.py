@@ -94,7 +94,7 @@ def test_a_click_of_somebody_else_only_tells_them_who_decides(coding: World, ask
     tasks.publish_all_confirmed()
     assert RunChange.objects.get().agreed_at is None
     refusal = Notice.objects.get(user_id="U2")
-    assert refusal.text == "<@U2>, only <@U1> can decide this, who asked for the change."
+    assert refusal.text == "<@U2>, only <@U1>, whose task this is, can decide this."
 
 
 def test_a_forged_button_does_nothing(coding: World, asked: Mention):

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     """Runs the Temporal worker until SIGTERM or SIGINT."""
 
     help = "Run the Temporal worker that handles mentions. SIGTERM or Ctrl-C stops it cleanly."
-    requires_system_checks = ["tollgate"]  # the settings'; the others would load every page
+    requires_system_checks = ["tollgate"]  # Django's own checks would load every page
 
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         """Run until a signal comes, then stop within ten seconds, even if an activity hangs."""
