@@ -396,11 +396,6 @@ def reading() -> str:
     return "Reading and thinking…"
 
 
-def publishing() -> str:
-    """Say that the work is done, and is being published."""
-    return "Publishing the change…"
-
-
 def so_far(elapsed: str, credits: str) -> str:
     """Say how long the work has taken, and what it has used."""
     return f"{escape(elapsed)} · {escape(credits)} credits so far"

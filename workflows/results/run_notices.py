@@ -49,6 +49,7 @@ def claim_failure(run: TaskRun, failure: str) -> str | None:
         user_id=about.user_id,
         repository=run.task.repository_name,
         agent=run.task.agent,
+        resource=run.task.resource,
     )
     text = " ".join([text, *notices.given_back_sentences([run])])
     blocks = run_buttons.below(text, run_buttons.start_run_again(run.pk))
