@@ -353,7 +353,7 @@ def test_a_branch_is_named_after_its_task(title, name, tmp_path):
     run_git(tmp_path, "check-ref-format", "--branch", name)
 
 
-def test_no_base_no_change(mirrors, remote):
+def test_a_change_on_an_unknown_base_fails(mirrors, remote):
     from coding_tasks.failures import CheckoutFailed
 
     with pytest.raises(CheckoutFailed):

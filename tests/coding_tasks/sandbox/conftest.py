@@ -117,7 +117,7 @@ async def attempt(workspace: Workspace, code: str, **options) -> str:
 
 
 def owned(sandbox: Sandbox, tree: Path) -> Path:
-    """Give a tree to the sandbox's user, as whoever makes checkouts does."""
+    """Give a tree to the sandbox's user, as the code that makes checkouts does."""
     uid, gid = sandbox.owner
     for path in (tree, *tree.rglob("*")):
         os.chown(path, uid, gid, follow_symlinks=False)

@@ -78,7 +78,7 @@ def nothing_left() -> Iterator[None]:
     assert mounts_of_ours() == mounts
 
 
-async def test_a_crash_is_told_from_an_exit(workspace, nothing_left):
+async def test_a_crash_is_distinguished_from_an_exit(workspace, nothing_left):
     crash = "import ctypes; ctypes.string_at(0)"
     ran = await run(workspace, PYTHON_INSIDE, "-S", "-c", crash)
     assert ran.ended.status == 128 + signal.SIGSEGV
@@ -286,7 +286,7 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
         assert worker.stdout.readline() == "up\n"
         started = descendants(worker.pid)
         assert len(marked()) >= 2
-        assert len(started) >= 3  # what serves the sandbox, and in most what it runs
+        assert len(started) >= 3  # the sandbox's helpers, and usually its command
         worker.kill()
         worker.wait()
     began = time.monotonic()
