@@ -132,7 +132,7 @@ EVERY_LIMIT = ["account", "project", "user", "run", "run by default"]
 
 
 async def limited_to(redis: Redis, limit: str, micro: int) -> Holds:
-    """Leave so much within one limit, and plenty within the others."""
+    """Leave this amount within one limit, and plenty within the others."""
     caps = {
         "project": f"1 {10**6} 1 0",
         "user": f"1 {10**6} 0 1",

@@ -211,7 +211,7 @@ def test_the_server_certificate_is_verified(
 async def proxy(
     answer: bytes = b"HTTP/1.1 200 Go ahead\r\n\r\n",
 ) -> AsyncIterator[tuple[int, list]]:
-    """Tunnel to this machine, or only answer so; yield the port and the heads of the requests."""
+    """Tunnel to this machine if the answer is 200; yield the port and the heads of the requests."""
     heads: list[bytes] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
