@@ -33,7 +33,7 @@ ReplaceSleep = Callable[[Callable[[float], Awaitable[None]]], None]
 
 @pytest.fixture
 def replace_sleep(monkeypatch: pytest.MonkeyPatch) -> ReplaceSleep:
-    """Replace `asyncio.sleep` on this thread. The suite's servers sleep on others."""
+    """Return a function that replaces `asyncio.sleep` on this thread, not on those of servers."""
     original, own = asyncio.sleep, threading.get_ident()
 
     def _replace(replacement: Callable[[float], Awaitable[None]]) -> None:
