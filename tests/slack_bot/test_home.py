@@ -31,7 +31,7 @@ LINK = "https://acme.slack.com/archives/C1/p1001"
 
 @pytest.fixture(autouse=True)
 def _always_read(monkeypatch):
-    """Have every tab read anew what the team used. The tests share the ids of their accounts."""
+    """Have every tab read the team's usage again, because tests share the ids of accounts."""
     monkeypatch.setattr(team_usage, "REMEMBERED_SECONDS", 0.0)
     monkeypatch.setattr(team_usage, "_remembered", OrderedDict())
 
