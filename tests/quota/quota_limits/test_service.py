@@ -54,7 +54,7 @@ class TestBlocksSetByHandBetweenTwoLooksOfTheReconciler:
 
     @pytest.fixture
     def is_told(self, client, project):
-        """Return whether the service is told that the project is limited."""
+        """Return a function that asks, as the service, whether the project is limited."""
         return lambda: ai_credits(client.get(path(project.pk), headers=SERVICE))["limited"]
 
     @pytest.fixture
