@@ -27,7 +27,7 @@ SOUND = {
 
 @pytest.fixture
 def found(settings):
-    """The identifiers of Tollgate's own findings; each comes with a hint."""
+    """Return a function that lists the ids of Tollgate's own findings, each of which has a hint."""
     for name, value in SOUND.items():
         setattr(settings, name, value)
 

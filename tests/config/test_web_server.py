@@ -37,7 +37,7 @@ def web_server(log: Path, *options: str, application: str = WEB[-1]) -> Iterator
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A web server with short deadlines."""
+    """The port of a web server with short deadlines."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WEB_BODY_TIMEOUT", str(BODY_TIMEOUT))
         environment.setenv("NUM_PROXIES", "1")

@@ -223,10 +223,10 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until the condition is true, without blocking the event loop."""
     try:
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - nothing tells of it
+            while not condition():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        pytest.fail(f"{what} did not happen within 10 s")
+        pytest.fail(f"{what} did not happen within 60 s")
 
 
 def _descriptors() -> set[str]:

@@ -254,7 +254,7 @@ async def test_usage_is_what_the_engine_says(workspace):
 
 
 async def _measured(workspace: Workspace, process) -> bool:
-    """Let another command run for a while, so that the first one is measured meanwhile."""
+    """Run another command meanwhile; return whether the first one has been measured."""
     await shell(workspace, "true")
     return process._kill.__self__._peak > 0
 
