@@ -299,7 +299,7 @@ def test_the_answer_says_how_much_of_its_cap_a_run_had_used_before(store: Store)
     assert store.hold("without a cap", run=RUN)[8] == -1
 
 
-def test_nothing_is_used_of_a_cap_whose_counters_do_not_exist_yet(store: Store) -> None:
+def test_a_cap_without_counters_counts_as_unused(store: Store) -> None:
     store.admit(caps="1  1 0")
     store.redis.hset(OF_PROJECT, "allotment", 100)
     assert store.hold("much", bound=101)[:3] == ["project_cap", 100, 0]

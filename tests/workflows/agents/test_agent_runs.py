@@ -321,7 +321,7 @@ def test_the_transcript_is_kept_without_the_token(coding: World, agents):
     assert texts[:2] == ["first", "the token is •••"]
 
 
-def test_nothing_of_a_finished_run_stays_in_the_exchange(coding: World, agents):
+def test_a_finished_run_leaves_nothing_in_the_exchange(coding: World, agents):
     coding.handle("echo hello")
     assert nothing_is_left()
 
