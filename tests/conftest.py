@@ -83,9 +83,9 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slowest files first. The others keep their random order, but a room's stay together.
+    """Run the slowest files first. The others stay in random order, grouped by top folder.
 
-    So each process starts the servers of a room once, and stops them when it leaves the room. A
+    So each process starts a folder's servers once, and stops them after its last test. A
     run of the whole suite on PostgreSQL leaves out the tests that use no database.
     """
     if suite.ON_POSTGRES and runs_whole_suite(config):
@@ -127,7 +127,7 @@ def wait_until(condition, timeout: float = 60.0, what: str = "the condition") ->
     """Poll until `condition()` is true. Fail with a sentence if that takes too long.
 
     The longer it has waited, the less often it asks, because most questions are queries. A wait
-    costs little processor time, and ends at most a fifth later than it could.
+    costs little processor time, and takes at most a fifth longer than needed.
     """
     began = time.monotonic()
     while not condition():

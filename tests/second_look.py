@@ -1,4 +1,4 @@
-"""Confirming what the admin shows a second time."""
+"""Confirm actions and forms about which the admin asks a second time."""
 
 import re
 from typing import Any

@@ -27,7 +27,7 @@ SOUND = {
 
 @pytest.fixture
 def found(settings):
-    """The identifiers of Tollgate's own findings; each comes with a hint."""
+    """Return a function that lists the ids of Tollgate's own findings, each of which has a hint."""
     for name, value in SOUND.items():
         setattr(settings, name, value)
 
@@ -48,7 +48,7 @@ def test_a_sound_configuration_has_no_findings(found, redis_client, deploy):
     assert found(deploy) == []
 
 
-def test_a_sound_deployment_is_not_warned_by_anybody(found, redis_client, settings, capsys):
+def test_a_sound_deployment_has_no_warnings(found, redis_client, settings, capsys):
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = True
     call_command("check", deploy=True, fail_level="WARNING")
 
@@ -135,7 +135,9 @@ def test_a_redis_that_cannot_be_reached_is_not_judged(found, settings):
         redis_connection.cache_clear()
 
 
-def test_an_agent_worker_without_a_sandbox_is_warned_of(found, redis_client, settings, tmp_path):
+def test_an_agent_worker_without_a_sandbox_causes_a_warning(
+    found, redis_client, settings, tmp_path
+):
     settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
     exchange = Exchange(tmp_path)
     exchange.put_report("sound", {"sandbox": "", "agents": {}})

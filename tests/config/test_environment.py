@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def settings_of(monkeypatch):
-    """Run the settings file in an environment with only the given variables."""
+    """Return a function that runs the settings file with only the given environment variables."""
 
     def _settings_of(**environment):
         for name in list(os.environ):

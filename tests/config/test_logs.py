@@ -31,7 +31,7 @@ def log_format(request) -> str:
 
 @pytest.fixture
 def logged(log_format):
-    """Return what the configured log handler writes."""
+    """Yield a function that returns what the configured log handler wrote."""
     written = io.StringIO()
     configuration = LOGGING["formatters"][log_format] | {}
     factory = configuration.pop("()")

@@ -63,7 +63,7 @@ def log() -> Iterator[Log]:
 
 
 def fail(error: Exception, event: str = "a sweep failed") -> None:
-    """Log the error as an activity or a sweep does that expects none."""
+    """Log an unexpected error as an activity or a sweep does."""
     try:
         raise error
     except type(error):

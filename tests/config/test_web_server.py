@@ -37,7 +37,7 @@ def web_server(log: Path, *options: str, application: str = WEB[-1]) -> Iterator
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A web server with short deadlines."""
+    """The port of a web server with short deadlines."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("WEB_BODY_TIMEOUT", str(BODY_TIMEOUT))
         environment.setenv("NUM_PROXIES", "1")
@@ -238,7 +238,7 @@ def asked(clients: ExitStack, port: int, raw: str, body: str = "") -> dict[str, 
     ],
 )
 @pytest.mark.parametrize("beside", ["", "X-Forwarded-For: 198.51.100.7\n"])
-def test_a_header_with_an_underscore_never_stands_for_one_with_a_hyphen(
+def test_a_header_with_an_underscore_is_never_taken_for_one_with_a_hyphen(
     clients, echo, name, beside
 ):
     raw = f"GET / HTTP/1.1\nHost: localhost\n{name}: 203.0.113.9\n{beside}{name}: 203.0.113.9\n\n"
@@ -301,7 +301,7 @@ def test_nobody_gets_more_log_in_attempts_by_a_header_with_underscores(
 
 
 def log_in(port: int, name: str, claimed: str) -> int:
-    """Try to log in behind one proxy, which the client tries to outdo; return the status."""
+    """Log in through one proxy with a header that claims another address; return the status."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     behind = {"X-Forwarded-For": "198.51.100.7", "X_Forwarded_For": claimed}
     client.request("GET", "/admin/login/", headers=behind)

@@ -98,7 +98,7 @@ def test_work_that_waits_too_long_is_named(workspace):
 
 @pytest.fixture
 def no_celery(monkeypatch):
-    """No worker, and no second of waiting for one."""
+    """No worker answers, and the command doesn't wait a second for one."""
     monkeypatch.setattr(stores.current_app.control, "ping", lambda timeout: [])
 
 
@@ -145,7 +145,7 @@ def test_the_system_checks_are_findings(settings, redis_client):
 
 
 # --- The services --------------------------------------------------------------------------------
-def test_temporal_without_a_worker_is_told_from_no_temporal(temporal_address, settings):
+def test_temporal_without_a_worker_is_distinguished_from_no_temporal(temporal_address, settings):
     settings.TEMPORAL_TASK_QUEUE = "nobody-polls-this"
     assert problems(services.temporal_findings()) == {"workers": "error"}
     settings.TEMPORAL_NAMESPACE = "not-there"

@@ -41,7 +41,7 @@ def project() -> Project:
 
 @pytest.fixture
 def first_page(admin_client):
-    """Return the first page's answer."""
+    """Return a function that gets the first page."""
 
     def _first_page():
         answer = admin_client.get(INDEX)

@@ -222,7 +222,7 @@ def test_the_permission_for_a_page_alone_shows_nothing_about_other_models(client
 class TestRightsThroughMemberships:
     @pytest.fixture
     def clerk(self, client):
-        """A member of the staff who may change users."""
+        """A member of the staff who may view, change and delete users."""
         clerk = User.objects.create_user("clerk", is_staff=True)
         permit(clerk, ["projects.change_user", "projects.view_user", "projects.delete_user"])
         client.force_login(clerk)

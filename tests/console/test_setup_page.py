@@ -318,7 +318,7 @@ def test_a_provider_that_refuses_the_key_is_named(project, redis_client):
     assert "openai" in found.found
 
 
-def test_a_step_of_which_nobody_has_asked_slack_does_not_count(workspace):
+def test_a_step_that_slack_was_not_asked_about_does_not_count(workspace):
     assert titles(ask=False) == ALL
     workspace.scopes = ""
     workspace.save()

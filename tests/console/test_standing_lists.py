@@ -49,7 +49,7 @@ def rows(answer) -> list[dict[str, str]]:
 
 
 def column_number(client, address, name) -> int:
-    """Return the number by which a list is sorted by a column."""
+    """Return the number of a column in the sort parameter of a list."""
     request = client.get(address).wsgi_request
     listed = client.get(address).context["cl"].list_display
     assert request.user.is_authenticated

@@ -242,7 +242,7 @@ def test_beat_never_runs_twice_and_cpu_scales_what_has_one_core() -> None:
     assert of_kind("PodDisruptionBudget").keys() == PROCESSES - {"beat"}
 
 
-def test_without_agents_nothing_of_them_is_left() -> None:
+def test_without_agents_the_chart_has_no_manifest_for_them() -> None:
     names = [one["metadata"]["name"] for one in rendered(agents={"enabled": False})]
     assert [name for name in names if "agents" in name] == []
 

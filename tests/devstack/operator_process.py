@@ -1,4 +1,4 @@
-"""An operator at work: runs `manage.py` commands in one process, which saves its start each time.
+"""Run `manage.py` commands as an operator does, but in one process, which starts only once.
 
 Each line of the input is a JSON list, the arguments of a command. Each line of the output is a JSON
 list: the exit status, and what the command printed.

@@ -138,7 +138,7 @@ class Stack:
         return answer["limited"]["ai_credits"]
 
     def paid_runs(self) -> set[str]:
-        """Return the task runs with usage in the ledger. (A token made by hand has its own run.)"""
+        """Return the task runs with usage in the ledger, except runs of tokens made by hand."""
         url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
         key = self.project["personal_api_key"]
         status, answer = http(f"{url}/usage/?group_by=run", token=key)

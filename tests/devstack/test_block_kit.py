@@ -109,7 +109,7 @@ def test_each_limit_is_exact(blocks, most: int):
         section(accessory={"type": "external_select", "min_query_length": -1}),
     ],
 )
-def test_what_is_no_block_is_refused(block):
+def test_anything_but_a_block_is_refused(block):
     assert violations([block]) != []
 
 
@@ -167,7 +167,7 @@ def field(**element) -> dict:
     }
 
 
-def test_inputs_belong_into_views() -> None:
+def test_inputs_belong_in_views() -> None:
     assert violations([field()], in_view=True) == []
     assert violations([field()]) == ["blocks[0]: only views have inputs"]
 

@@ -4,7 +4,7 @@ from gateway.network.redis_connection import Redis, RedisUnavailable
 
 
 class LosesAnswers(Redis):
-    """Runs scripts, but loses their answers while it is `deaf`, or the next `away` of them."""
+    """Loses the answers of scripts while it is `deaf`, and doesn't run the next `away` scripts."""
 
     deaf = False
     away = 0

@@ -76,7 +76,7 @@ def test_a_call_whose_process_was_taken_for_dead_is_corrected_to_what_it_cost(
     held = fragile.account(project)["held"]
 
     def given_up() -> bool:
-        """Expire the lease of the process, which is only slow, before it is renewed."""
+        """Expire the slow process's lease; return whether its call has been booked."""
         for owner in fragile.redis.zrange("tollgate:owners", 0, -1):
             fragile.redis.zadd("tollgate:owners", {owner: 0})
         return bool(fragile.tollgate.events_of(project))

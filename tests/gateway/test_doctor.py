@@ -88,7 +88,7 @@ def test_a_dead_redis_stops_no_other_check(environment: World, monkeypatch) -> N
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "refuses"), (503, "does not answer")])
-def test_django_that_refuses_is_told_from_django_that_is_down(
+def test_django_that_refuses_is_distinguished_from_django_that_is_down(
     environment: World, status: int, word: str
 ) -> None:
     environment.tollgate.fail("changes", status)

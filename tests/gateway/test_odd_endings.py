@@ -67,7 +67,7 @@ SEARCH_BEGUN = {"type": "server_tool_use", "name": "web_search", "input": {}}
 TEXT = {"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 4_000}
 
 
-def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
+def test_a_broken_stream_of_a_dearer_model_is_charged_at_its_price() -> None:
     """The charge may exceed the bound, which is that of the model that was asked for."""
     asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), TEXT))
     served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), TEXT))
@@ -236,7 +236,7 @@ def test_a_response_with_a_final_status_has_ended_whatever_its_event_is_called()
     assert not stream("responses", queued).finished
 
 
-def test_an_error_is_one_even_if_its_whole_usage_was_reported() -> None:
+def test_an_error_stays_an_error_even_if_its_whole_usage_was_reported() -> None:
     error = chunk(error={"message": "overloaded"}, usage=CHAT_USAGE)
     found = outcome("gpt-5-mini", stream("chat", error, "[DONE]", ended=True), WHOLE)
     assert (found.is_error, found.usage.output) == (True, 500)

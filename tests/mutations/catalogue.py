@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutation:
-    """Put `mistake` in the place of `ours` in a file: then `test`, which passes, has to fail."""
+    """Replaces `ours` by `mistake` in a file. Then `test`, which passes otherwise, must fail."""
 
     number: int
     says: str
@@ -22,7 +22,7 @@ class Mutation:
         path = root / self.file
         text = path.read_text()
         if text.count(self.ours) != 1:
-            raise ValueError(f"{self.file} has {text.count(self.ours)} times {self.ours!r}")
+            raise ValueError(f"{self.file} contains {self.ours!r} {text.count(self.ours)} times")
         path.write_text(text.replace(self.ours, self.mistake))
 
 
@@ -37,7 +37,7 @@ MUTATIONS = [
     ),
     Mutation(
         3,
-        "what one caller may not is remembered for the whole team",
+        "the refusal of one caller is remembered for the whole team",
         "quota/views.py",
         "    def _identify(\n        self, request: Request, project_id: int\n    )",
         "    def initial(self, request, *args, **kwargs):\n"
@@ -53,7 +53,7 @@ MUTATIONS = [
     ),
     Mutation(
         4,
-        "an account about which nothing can be told counts as not limited",
+        "an account whose state is unknown counts as not limited",
         "quota/state.py",
         '            raise QuotaUnknown("a state is no longer valid and there is no newer one")',
         "            pass",
@@ -140,7 +140,7 @@ MUTATIONS = [
     ),
     Mutation(
         12,
-        "what a user uses is not held against their cap",
+        "what a user uses does not count toward their cap",
         "billing/ingestion/cap_counts.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",

@@ -18,7 +18,7 @@ from tests.mutations.money_path import ROOMS
 from tests.mutations.survivors import accepted
 
 MOST_SURVIVORS = 0.03
-"""Of all mutations. Beyond it, somebody has to write tests instead of reasons."""
+"""The share of mutations that may survive. Beyond it, write tests instead of reasons."""
 
 
 def main(arguments: list[str]) -> int:

@@ -29,7 +29,7 @@ class Verdict:
 
     @property
     def survived(self) -> bool:
-        """Whether no test noticed the mutation."""
+        """Return whether no test noticed the mutation."""
         return self.outcome in ("survived", "untested")
 
 

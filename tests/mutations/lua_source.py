@@ -36,8 +36,8 @@ _STATEMENT = re.compile(
     r"^[ ]*(?:redis\.call\(|[a-z_]+\(|[a-z_]+(?:\[[^\]\n]+\])?(?:, [a-z_]+)* = )", re.MULTILINE
 )
 _TIME = re.compile(r"\b(?:now|age)\s*$")
-"""Times are compared in milliseconds. Nobody can call in a chosen one, so nobody sees that such a
-boundary moved by one."""
+"""Times are compared in milliseconds. No test can choose the one in which a script runs, so none
+notices that such a boundary moved by one."""
 _ZERO = re.compile(r"\bor '0'")
 
 

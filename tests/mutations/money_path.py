@@ -1,4 +1,4 @@
-"""The money path: its modules, room by room, and the fast tests that own them."""
+"""The modules of the money path, in rooms, and the fast tests that must notice mutations."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -22,7 +22,7 @@ class Mutation:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What identifies the mutation when lines above it move."""
+        """Return what identifies the mutation even when lines above it move."""
         return self.file, self.function, self.before, self.after
 
     @property

@@ -20,7 +20,7 @@ class Survivor:
 
     @property
     def key(self) -> Key:
-        """What identifies the mutation, as `Mutation.key` does."""
+        """Return what identifies the mutation, like `Mutation.key`."""
         return self.file, self.function, self.before, self.after
 
 

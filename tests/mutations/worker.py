@@ -33,10 +33,10 @@ from tests.mutations.python_source import statement_lines
 
 KILLED, SURVIVED, NO_VERDICT, TIMEOUT = 1, 0, 3, 4
 TIMES_LONGER, SECONDS_MORE = 8, 5.0
-"""How long a test may take with a mutation: so many times what it takes without, and a bit."""
+"""How long a test may take with a mutation: this many times its usual time, plus these seconds."""
 
 SCRIPT_RUNS_ON = ("redis.exceptions.TimeoutError", "BUSY ", "RedisUnavailable")
-"""How a test fails if its server still runs a script. So would every further test."""
+"""How a test fails if its server still runs a script. Every further test would fail so, too."""
 
 TRACED_SECONDS = 1.5
 """How much processor time of a test is traced. A longer one repeats itself with more examples."""
@@ -244,14 +244,14 @@ class Forks:
         return TIMES_LONGER * self._took[test] + SECONDS_MORE
 
     def _save(self, file: str, text: str) -> None:
-        """Write a file for the processes that tests start, with a time that no bytecode has."""
+        """Write a file for processes that tests start. Its new time makes old bytecode invalid."""
         path = self._root / file
         path.write_text(text)
         self._saved += 2  # a fork's number lies between two of its parent's
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
-        """Return the tests that run its lines, and those of which only the beginning is known."""
+        """Return the tests that run its lines, and those that were traced only in part."""
         return self._seen_in(mutation) | self._lines.cut
 
     def _seen_in(self, mutation: Mutation) -> set[str]:
@@ -321,7 +321,7 @@ def _has_gateway(item: pytest.Item) -> bool:
 
 
 def _any_of(items: list[pytest.Item]) -> SimpleNamespace:
-    """Return what to name as the next test: fixtures of the session and of common packages stay."""
+    """Return a next test with which pytest keeps fixtures of the session and common packages."""
     packages = [node for node in items[0].listchain() if not isinstance(node, pytest.Module)]
     common = [node for node in packages if all(node in item.listchain() for item in items)]
     return SimpleNamespace(listchain=lambda: common)

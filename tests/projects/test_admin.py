@@ -36,7 +36,7 @@ TOKENS = reverse("admin:projects_oauthaccesstoken_changelist")
 
 @pytest.fixture
 def new_key(organization, project):
-    """The form of a new key, as a browser sends it."""
+    """Return a function that makes the form of a new key, as a browser sends it."""
 
     def _new_key(**changes):
         return {

@@ -79,7 +79,7 @@ def these_paths(redis_client):
 
 @pytest.fixture
 def get(client):
-    """GET a project with a bearer token."""
+    """Return a function that gets a project with a bearer token."""
 
     def _get(project_id, token=None, prefix="projects"):
         headers = {} if token is None else {"authorization": f"Bearer {token}"}

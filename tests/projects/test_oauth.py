@@ -64,7 +64,7 @@ def request_of(desktop):
 
 @pytest.fixture
 def consent(client, request_of):
-    """Open the page and submit its form like a browser; return the redirect's query."""
+    """Return a function that submits the page's form and returns the redirect's query."""
 
     def _consent(project, allow="true", **changes):
         page = client.get(request_of())

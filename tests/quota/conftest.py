@@ -49,7 +49,7 @@ def stranger(redis_client) -> Project:
 
 @pytest.fixture
 def trusted_redis(redis_client) -> Callable[[], None]:
-    """Let a reconciler compare and set the marker, so that Redis is trusted."""
+    """Return a function with which a reconciler sets the marker, so that Redis is trusted."""
 
     def _trust() -> None:
         Reconciler().tick()

@@ -18,7 +18,7 @@ LIST = "/admin/quota/setmember/"
 
 @pytest.fixture
 def page(admin_client):
-    """The list's text for some query."""
+    """Return a function that gets the list's text for a query."""
 
     def _page(**query) -> str:
         response = admin_client.get(LIST, query)

@@ -48,7 +48,7 @@ def captured(name: str, **event: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _forget_notes() -> None:
-    """Have each test note what comes from Slack, although an earlier one did within the minute."""
+    """Let each test note requests from Slack, even if an earlier test did within the minute."""
     arrivals.forget_notes()
 
 

@@ -110,7 +110,7 @@ def test_an_erasure_takes_the_title_out_of_a_session_that_slack_is_not_told_of(w
     assert session(webhook, run)["title"] == "[erased]"
 
 
-def test_twins_and_a_dead_process_set_a_status_once_at_a_time(webhook, run, monkeypatch):
+def test_one_process_at_a_time_sets_a_status_even_if_another_died(webhook, run, monkeypatch):
     [wanted] = showing.due(timezone.now())
     AgentSession.objects.create(
         workspace=run.task.workspace,
@@ -190,7 +190,7 @@ def test_a_thread_that_slack_refuses_does_not_end_the_sessions_of_others(webhook
 @pytest.mark.parametrize(
     ("error", "wait"), [("ratelimited", 31), ("internal_error", 11), ("service_unavailable", 11)]
 )
-def test_a_failure_that_passes_is_tried_again(webhook, run, monkeypatch, error, wait):
+def test_a_temporary_failure_is_tried_again(webhook, run, monkeypatch, error, wait):
     webhook.slack.fail_next(STATUS, error, retry_after=30 if error == "ratelimited" else None)
     for _ in range(3):
         assert session(webhook, run) is None
@@ -321,7 +321,7 @@ def test_a_direct_message_needs_no_mention(webhook, workspace, temporal):
     assert (mention.ts, mention.channel_id, mention.state) == (message["ts"], "DU1", "started")
 
 
-def test_a_direct_message_to_itself_is_taken_once_with_its_twin(webhook, workspace, temporal):
+def test_a_direct_message_that_names_the_bot_is_taken_once(webhook, workspace, temporal):
     message = write(webhook, "<@UBOT> what does the shop do?")
     webhook.deliver(webhook.slack.event(message, channel="DU1"))
     assert Mention.objects.count() == 1

@@ -106,7 +106,7 @@ def test_staff_without_the_right_cannot_change_who_pays(db, workspace, stranger)
     assert not ChannelProject.objects.exists()
 
 
-def test_a_refusal_is_told_in_the_channel(webhook, other, temporal, redis_client):
+def test_a_refusal_is_posted_in_the_channel(webhook, other, temporal, redis_client):
     block(redis_client, other)
     webhook.mention()
     tasks.deliver_pending_notices()

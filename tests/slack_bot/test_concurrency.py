@@ -198,9 +198,7 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
         wait_until(lambda: answers(f"{address}/_ready"), 60, "the web process being ready")
         yield address
     finally:
-        os.killpg(
-            process.pid, signal.SIGKILL
-        )  # its workers too; how it stops is not looked at here
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
         process.wait()
 
 

@@ -64,7 +64,7 @@ class Desk:
     def click(
         self, message: dict[str, Any], channel: str, user: str, action_id: str, **payload: Any
     ):
-        """Click one of the message's buttons, and have the bot say what it has to say."""
+        """Click one of the message's buttons, send the due notices, and return the response."""
         clicked = self.payload(message, channel, user, action_id) | payload
         answer = self.webhook.deliver({"payload": clicked}, PATH)
         tasks.deliver_pending_notices()
@@ -399,7 +399,7 @@ def test_the_approval_of_a_deleted_mention_grants_nothing(webhook, desk, message
 
 @pytest.mark.parametrize("lack", ["link", "permission", "staff", "active"])
 @pytest.mark.parametrize("action_id", [forms.APPROVE_FOR_TASK, forms.APPROVE, forms.DECLINE])
-def test_nobody_decides_who_may_not_top_up_in_the_admin(
+def test_only_people_who_may_top_up_in_the_admin_decide(
     webhook, desk, message, approver, lack, action_id
 ):
     desk.ask()

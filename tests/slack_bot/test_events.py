@@ -29,7 +29,7 @@ def test_a_mention_is_read():
     )
 
 
-def test_the_message_twin_of_a_mention_is_the_same_post():
+def test_the_message_event_of_a_mention_is_the_same_post():
     mention = events.read(captured("mention"))
     twin = events.read(captured("message_twin_of_the_mention"))
     assert (twin.channel_id, twin.ts) == (mention.channel_id, mention.ts)

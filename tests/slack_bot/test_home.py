@@ -31,7 +31,7 @@ LINK = "https://acme.slack.com/archives/C1/p1001"
 
 @pytest.fixture(autouse=True)
 def _always_read(monkeypatch):
-    """Have every tab read anew what the team used. The tests share the ids of their accounts."""
+    """Have every tab read the team's usage again, because tests share the ids of accounts."""
     monkeypatch.setattr(team_usage, "REMEMBERED_SECONDS", 0.0)
     monkeypatch.setattr(team_usage, "_remembered", OrderedDict())
 
@@ -127,7 +127,7 @@ def test_credits_left_are_shown_with_a_bar_and_the_reset_in_the_readers_time_zon
     ("limit", "said"),
     [(400, "`░░░░░░░░░░░░░░░░░░░░` &lt;1 % used"), (80, "`█░░░░░░░░░░░░░░░░░░░` 2 % used")],
 )
-def test_a_share_below_half_a_block_draws_none_but_is_not_called_zero(
+def test_a_share_below_half_a_block_draws_no_block_but_is_not_called_zero(
     webhook, workspace, run, limit, said
 ):
     set_limit(workspace.project.organization, AI_CREDITS, limit * MICRO)

@@ -113,7 +113,7 @@ def test_tokens_do_not_expire():
     assert MANIFEST["settings"]["token_rotation_enabled"] is False
 
 
-def test_the_server_s_own_address_replaces_the_example():
+def test_the_servers_own_address_replaces_the_example():
     made = manifest("https://bot.acme.test")
     assert "example.com" not in made
     assert yaml.safe_load(made.replace("bot.acme.test", "tollgate.example.com")) == MANIFEST

@@ -198,7 +198,7 @@ def test_a_choice_from_another_workspace_is_ignored(
 
 
 @pytest.mark.case("S30")
-def test_a_choice_after_the_workflow_ended_is_told_to_be_too_late(webhook, mention, repository):
+def test_a_choice_after_the_workflow_ended_is_answered_as_too_late(webhook, mention, repository):
     Mention.objects.update(ts="100.9")
     for _ in range(2):
         assert send(webhook, choose(mention, repository)).status_code == 200

@@ -87,7 +87,7 @@ def test_a_click_after_the_change_was_erased_does_nothing(webhook, run):
     assert not confirmations.to_publish().exists()
 
 
-def test_a_repository_that_is_out_for_long_is_given_up_and_told(run):
+def test_a_repository_that_is_down_for_long_is_given_up_and_reported(run):
     RunChange.objects.update(agreed_at=datetime(2026, 1, 1, tzinfo=UTC))
     repository = run.task.repository
     repository.clone_url = "file:///nowhere"

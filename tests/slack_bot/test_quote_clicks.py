@@ -24,7 +24,7 @@ PATH = "/slack/interactivity/"
 
 @pytest.fixture
 def run(task: CodingTask) -> TaskRun:
-    """A run of U1 that waits for an answer to up to 40 credits, or 20."""
+    """A run of U1 whose question offers up to 40 credits, or up to 20."""
     CostConfirmation.objects.create(project=task.project, ask_above_micro=40 * MICRO)
     Mention.objects.update(workflow_id=task.workflow_id)
     run = TaskRun.objects.create(task=task, message_ts=task.thread_ts, request="x")

@@ -293,7 +293,7 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(socket_slack, hasty):
 
 
 @pytest.mark.parametrize("error", ["internal_error", "fatal_error"])
-def test_slacks_own_trouble_is_tried_again_soon(socket_slack, hasty, error):
+def test_after_an_error_of_slack_itself_we_try_again_soon(socket_slack, hasty, error):
     socket_slack.fail_next("apps.connections.open", error, times=2)
     with listeners(socket_slack):
         assert opened(socket_slack) == 3

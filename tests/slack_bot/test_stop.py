@@ -1,4 +1,4 @@
-"""Orders to stop are never prompts, in whatever order messages arrive."""
+"""Orders to stop are never prompts, whatever the order in which messages arrive."""
 
 from datetime import timedelta
 

@@ -158,7 +158,7 @@ def test_a_process_that_died_before_it_told_the_thread_is_finished_by_the_sweep(
     assert Notice.objects.filter(key=f"undone:{run.pk}").count() == 1
 
 
-def test_a_repository_that_is_out_for_long_is_given_up_and_told(webhook, run):
+def test_a_repository_that_is_down_for_long_is_given_up_and_reported(webhook, run):
     RunChange.objects.update(pushed_at=timezone.now(), note="")
     repository = run.task.repository
     repository.clone_url = "file:///nowhere"

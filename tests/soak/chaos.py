@@ -42,7 +42,7 @@ class Chaos:
         self.happened: Counter[str] = Counter()
 
     async def run_until(self, end: float) -> None:
-        """Cause a fault every few seconds until then, and top up now and then."""
+        """Cause a fault every few seconds until the deadline, and top up now and then."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._disrupt_until(end))
             tasks.create_task(self._top_up_until(end))

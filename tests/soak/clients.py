@@ -28,7 +28,7 @@ class Clients:
         self.statuses: Counter[str] = Counter()
 
     async def call_until(self, end: float) -> None:
-        """Call until then, several calls at once."""
+        """Call until the deadline, several calls at once."""
         async with self._http:
             await asyncio.gather(*(self._calls(end) for _ in range(AT_ONCE)))
 

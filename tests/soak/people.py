@@ -44,7 +44,7 @@ class People:
         self.threads: list[Thread] = []
 
     async def post_until(self, end: float) -> None:
-        """Post about once a second until then."""
+        """Post about once a second until the deadline."""
         while time.monotonic() < end:
             await self._act()
             await asyncio.sleep(self._random.uniform(0.2, 1.2))

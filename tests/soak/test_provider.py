@@ -1,4 +1,4 @@
-"""The provider of the soak answers calls, and its book has what they cost."""
+"""The provider of the soak answers calls and records what they cost."""
 
 from decimal import Decimal
 

@@ -40,7 +40,7 @@ def said(slack: FakeSlack, *texts: str, charges: tuple[Charge, ...] = ()) -> lis
     return verdict.faults
 
 
-def test_matching_books_have_no_fault() -> None:
+def test_matching_records_have_no_fault() -> None:
     assert money(CHARGES, LEDGER) == []
 
 
@@ -52,7 +52,7 @@ def test_a_lost_call_is_found() -> None:
     assert "1 calls have no event" in money(CHARGES, LEDGER[:1])[0]
 
 
-def test_an_estimate_can_stand_for_a_call_if_it_is_at_least_its_cost() -> None:
+def test_an_estimate_matches_a_call_if_it_is_at_least_its_cost() -> None:
     assert money(CHARGES, [LEDGER[0], Booked(Decimal("0.05"), True)]) == []
     assert "only $" in money(CHARGES, [LEDGER[0], Booked(Decimal("0.01"), True)])[0]
 

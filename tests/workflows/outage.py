@@ -1,4 +1,4 @@
-"""A database that goes away under a worker and comes back. The test's own thread keeps it."""
+"""A worker's database that goes away and comes back. The test's own thread can still use it."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MINTING = 'INSERT INTO "projects_oauthaccesstoken"'
 
 
 class Outage:
-    """Whether the database is down, and at which statement it goes down."""
+    """Switches the database off and on, at once or at a given statement."""
 
     def __init__(self) -> None:
         self._is_out = False

@@ -3,7 +3,7 @@
     python -m pytest tests/workflows/record_histories.py
 
 Run it when the workflow gains a story. A history that exists says what runs in the field look like:
-replace one only when no such run can be left.
+replace one only when no such run can exist any more.
 """
 
 import json

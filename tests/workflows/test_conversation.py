@@ -92,7 +92,7 @@ def test_remarks_without_credits_are_not_denied_one_by_one(shop: World):
     assert len(shop.notices(Notice.Kind.DENIAL)) <= 1
 
 
-def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World):
+def test_a_failed_follow_up_is_reported_and_the_conversation_goes_on(shop: World):
     mention = shop.handle()
     shop.gateway.fail_next(400, "invalid_request_error")
     shop.reply(mention, "break")

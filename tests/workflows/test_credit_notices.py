@@ -40,7 +40,7 @@ def said(slack):
     return [message["text"].split(". ")[0] for message in slack.bot_messages("C1")]
 
 
-def test_each_threshold_is_told_once_and_so_is_that_there_are_credits_again(workspace, slack):
+def test_each_threshold_and_the_return_of_credits_are_told_once(workspace, slack):
     project = workspace.project
     book(usage_event(project))
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_a_threshold_crossed_again_after_a_top_up_is_told_again(workspace, slack
     assert said(slack) == ["Your team has used 80 % of its Tollgate AI credits for this period"] * 2
 
 
-def test_twins_that_claim_at_once_and_a_dead_sender_tell_a_threshold_once(workspace, slack):
+def test_a_threshold_is_told_once_despite_concurrent_claims_and_a_dead_sender(workspace, slack):
     book(usage_event(workspace.project))
     now = timezone.now()
     [first], second = credit_notices.claim_new(now), credit_notices.claim_new(now)
@@ -165,7 +165,7 @@ def test_a_channel_that_slack_refuses_is_given_up(workspace, slack):
     assert Notice.objects.get().state == Notice.State.GIVEN_UP
 
 
-def test_old_news_is_not_told(workspace, slack):
+def test_old_news_is_not_posted(workspace, slack):
     book(usage_event(workspace.project))
     later = timezone.now() + credit_notices.LOOKS_BACK + timedelta(seconds=1)
     assert credit_notices.claim_new(later) == []

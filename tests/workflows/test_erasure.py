@@ -35,7 +35,7 @@ def sweep() -> None:
 
 
 def assert_nothing_is_left(world: World, thread_ts: str, said: int = 0, asked: int = 0) -> None:
-    """Run everything that may still happen."""
+    """Run everything that may still happen; check that no erased words are said, sent or kept."""
     for workflow_id in CodingTask.objects.values_list("workflow_id", flat=True):
         wait_for_close(workflow_id)
     sweep()

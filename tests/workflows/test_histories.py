@@ -1,4 +1,4 @@
-"""Every recorded history replays on today's workflow, so runs of older workers go on."""
+"""Every recorded history replays on today's workflow, so runs of older workers can continue."""
 
 import asyncio
 import importlib

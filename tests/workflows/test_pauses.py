@@ -60,7 +60,7 @@ def rechecks(mention: Mention) -> int:
 
 
 def carry_out_hints(redis) -> None:
-    """Run the tasks that Celery was asked to run."""
+    """Run `wake_paused_runs` if Celery was asked to."""
     hints = Counter(redis.lrange("celery", 0, -1))
     redis.delete("celery")
     for hint in hints:
@@ -69,7 +69,7 @@ def carry_out_hints(redis) -> None:
 
 
 def activities(mention: Mention) -> Counter[str]:
-    """Count the completed ordinary activities of a mention, by name."""
+    """Return how often each ordinary activity of a mention was completed."""
     events = history(mention.workflow_id).events
     names = {
         event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
@@ -238,7 +238,7 @@ def test_a_woken_run_that_finds_no_credits_is_woken_again(shop: World):
     runs.mark_woken(told)
     client.signal_credits_gained(mention.workflow_id)
     wait_until(lambda: TaskRun.objects.get().woken_at is None, what="the look in vain")
-    runs.mark_woken(told)  # by a sweep that was slower than the workflow it told
+    runs.mark_woken(told)  # as by a sweep that is slower than the workflow that it signalled
     set_limit(shop.project.organization, AI_CREDITS, None)
     tasks.wake_paused_runs()
     shop.wait_for_end(mention, Mention.State.ANSWERED)

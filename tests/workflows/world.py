@@ -40,7 +40,7 @@ class World:
         self.redis.zadd(key, {self.project.api_token: FAR_FUTURE.timestamp()})
 
     def limit_after_next_gate(self) -> None:
-        """Block the project as soon as the agent calls the gateway."""
+        """Block the project just before the gateway refuses a call."""
         self.gateway.before_refusing(self.limit)
 
     def top_up(self, resource: str = AI_CREDITS) -> None:
@@ -90,7 +90,7 @@ class World:
         return follow_up
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
-        """Have the author reply before the mention has a task; record it as the webhook does."""
+        """Have the author reply before the mention has a task; record and signal the reply."""
         follow_up = self.posted_reply(mention, text)
         assert follow_ups.record_early(follow_up)
         follow_ups.signal(follow_up)

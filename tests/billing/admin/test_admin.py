@@ -315,7 +315,7 @@ class TestForms:
         assert admin_client.post(page("cap_add"), form | {"no_amount": "on"}).status_code == 302
         assert published(project.organization).user_cap_micro is None
 
-    def test_a_cap_of_nothing_asks_again(self, admin_client, project):
+    def test_a_cap_of_zero_asks_again(self, admin_client, project):
         form = {"account": account_of(project.organization).pk, "scope": "run", "credits": "0"}
         asked = admin_client.post(page("cap_add"), form | {"reason": "x"})
         assert "every run without a cap of its own is refused" in asked.content.decode()

@@ -195,7 +195,7 @@ def test_nothing_is_reported_without_tampering(history):
 
 
 def row_of(model):
-    """Return a row that much depends on."""
+    """Return a row of the model whose change has many consequences."""
     rows = model._base_manager.order_by("pk")
     if model is UsageEvent:
         adjusted = UsageEvent.objects.exclude(adjusts=None).values("adjusts")

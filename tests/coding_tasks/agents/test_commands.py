@@ -1,4 +1,4 @@
-"""The command line, environment and mounts of every agent, and what is said of a missing one."""
+"""The command line, environment and mounts of every agent, and the message when one is missing."""
 
 import sys
 import tomllib

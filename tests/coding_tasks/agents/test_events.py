@@ -1,4 +1,4 @@
-"""Events are clean and bounded, survive JSON, and hide secrets; lines and progress."""
+"""Events are clean and bounded, survive JSON and hide secrets. Also: lines and progress."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_an_event_survives_json(event: Event) -> None:
 @pytest.mark.parametrize(
     "value", [None, [], {}, {"type": "x"}, {"type": []}, {"type": "message"}, {"type": "edit"}]
 )
-def test_what_is_no_event_is_none(value: object) -> None:
+def test_anything_else_is_no_event(value: object) -> None:
     assert from_json(value) is None
 
 

@@ -90,7 +90,7 @@ class Place:
 
 
 async def run(workspace: Workspace, agent: CodingAgent, turn: Turn, world: World) -> Run:
-    """Do one turn in the sandbox, whose only door leads to the gateway."""
+    """Do one turn in a sandbox from which only the gateway can be reached."""
     parser, found, door = agent.parser(), Run(Ended(None)), Door(world.url, "slack_app")
     async with workspace.start(agent.command(turn), Limits(seconds=150), door) as process:
         async for line in process.lines():

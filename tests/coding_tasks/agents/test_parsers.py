@@ -189,7 +189,7 @@ def one(name: str, line: dict[str, object]) -> list[Event]:
     return read(registry()[name], [json.dumps(line).encode()])
 
 
-def test_claude_codes_tools_are_told_apart() -> None:
+def test_claude_codes_tools_are_distinguished() -> None:
     def using(tool: str, **given: object) -> list[Event]:
         block = {"type": "tool_use", "id": "t", "name": tool, "input": given}
         return one("claude", {"type": "assistant", "message": {"content": [block]}})
@@ -230,7 +230,7 @@ def test_codexs_edits_and_warnings_are_read() -> None:
 
 
 def test_codex_loses_the_text_of_a_refusal() -> None:
-    """Whatever the gateway said, this is what Codex prints. Credits are decided elsewhere."""
+    """Codex prints this whatever the gateway said, so other code finds out about credits."""
     lost = {"type": "turn.failed", "error": {"message": "Quota exceeded. Check your plan"}}
     assert one("codex", lost) == [Failure("Quota exceeded. Check your plan", "turn failed")]
 

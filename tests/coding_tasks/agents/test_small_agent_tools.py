@@ -51,7 +51,7 @@ def test_search_returns_at_most_a_hundred_matches(agent: Agent) -> None:
     assert len(block["content"].splitlines()) == 101
 
 
-def test_a_wrong_regular_expression_is_told_to_the_model(agent: Agent) -> None:
+def test_a_wrong_regular_expression_is_reported_to_the_model(agent: Agent) -> None:
     ran = agent.use("search", pattern="(")
     assert ran.one("result")["failed"]
     assert ran.status == 0
@@ -179,7 +179,7 @@ def test_reads_regular_files_only(agent: Agent, path: str) -> None:
     assert "is not a file" in agent.use("read", path=path).result
 
 
-def test_runs_a_command_and_tells_its_status(agent: Agent) -> None:
+def test_runs_a_command_and_reports_its_status(agent: Agent) -> None:
     ran = agent.use("run", command="echo out; echo err >&2; exit 3")
     assert ran.one("command")["command"].startswith("echo out")
     assert ran.result == "out\nerr\n\n[exit status 3]"
@@ -214,7 +214,7 @@ def test_a_long_output_is_cut_in_the_middle(agent: Agent) -> None:
     assert len(block["content"]) <= MOST_OUTPUT + 100
 
 
-def test_an_output_that_is_not_text_is_told(agent: Agent) -> None:
+def test_binary_output_is_shown_as_far_as_it_is_text(agent: Agent) -> None:
     ran = agent.use("run", command=r"printf '\377\000ok'")
     assert ran.result.startswith("�\0ok")
 
@@ -231,7 +231,7 @@ def test_an_output_that_is_not_text_is_told(agent: Agent) -> None:
         ("list", {"unknown": 1}),
     ],
 )
-def test_a_call_that_makes_no_sense_is_told_to_the_model(
+def test_a_malformed_call_is_reported_to_the_model(
     agent: Agent, tool: str, arguments: dict[str, object]
 ) -> None:
     ran = agent.use(tool, **arguments)

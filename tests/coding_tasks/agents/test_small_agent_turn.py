@@ -34,7 +34,7 @@ def test_works_until_the_model_answers(agent: Agent) -> None:
     assert (ran.status, ran.errors) == (0, "")
 
 
-def test_a_model_without_a_word_is_no_success(agent: Agent) -> None:
+def test_an_empty_answer_is_no_success(agent: Agent) -> None:
     agent.model.script("")
     ran = agent.run()
     assert ran.one("answer") == {
@@ -59,7 +59,7 @@ def test_a_call_carries_the_token_the_trace_and_a_key(agent: Agent) -> None:
     assert edit["input_schema"]["required"] == ["path", "old", "new"]
 
 
-def test_tokens_are_told_for_every_call(agent: Agent) -> None:
+def test_tokens_are_reported_for_every_call(agent: Agent) -> None:
     usage = Usage(input=7, output=5, cache_read=100, cache_creation=30)
     agent.model.answer_next("done", usage=usage)
     assert agent.run().one("tokens") == {

@@ -1,4 +1,4 @@
-"""Publishing a change: pushed and proposed once, or kept with one clear sentence."""
+"""A change is pushed and proposed once, or kept with one clear sentence about why."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +192,7 @@ def test_a_branch_that_cannot_be_made_is_refused(mirrors, task, work, github, up
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_credential_without_permission_to_push_is_said_so(mirrors, task, work, github, status):
+def test_a_credential_without_permission_to_push_is_reported(mirrors, task, work, github, status):
     run = work(task)
     github.status = status
     outcome = publish(mirrors, run)
@@ -200,7 +200,7 @@ def test_a_credential_without_permission_to_push_is_said_so(mirrors, task, work,
     assert outcome.reason == Rejection.NO_PERMISSION
 
 
-def test_a_repository_that_is_gone_is_said_so(mirrors, task, work, github, upstream):
+def test_a_missing_repository_is_reported(mirrors, task, work, github, upstream):
     run = work(task)
     github.status = 404
     outcome = publish(mirrors, run)
@@ -209,7 +209,7 @@ def test_a_repository_that_is_gone_is_said_so(mirrors, task, work, github, upstr
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
-def test_trouble_of_the_server_is_worth_another_attempt(mirrors, task, work, github, status):
+def test_a_server_error_is_worth_another_attempt(mirrors, task, work, github, status):
     run = work(task)
     github.status = status
     with pytest.raises(PublishingFailed) as failed:
@@ -357,7 +357,7 @@ def test_a_change_is_kept_once(mirrors, task, work):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_temporary_trouble_is_repeated_and_nothing_is_published_twice(
+def test_a_temporary_error_can_be_retried_and_nothing_is_published_twice(
     mirrors, task, work, github, method, fault, retry_after
 ):
     run = work(task)
@@ -406,7 +406,7 @@ def test_a_pull_request_that_appears_meanwhile_is_found(mirrors, task, work, git
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_pull_request_that_is_refused_is_said_and_the_branch_stays(
+def test_a_refused_pull_request_is_reported_and_the_branch_stays(
     mirrors, task, work, github, upstream, method, fault, words
 ):
     run = work(task)
@@ -478,7 +478,7 @@ def test_a_github_app_pushes_with_a_token_of_its_installation(
     assert not failed.value.permanent
 
 
-def test_a_credential_of_another_secret_key_is_said_so(mirrors, task, settings):
+def test_a_credential_of_another_secret_key_is_reported(mirrors, task, settings):
     settings.SECRET_KEY = "another secret, which cannot decrypt what the first one encrypted"
     fresh = type(task).objects.get(pk=task.pk)
     with pytest.raises(CheckoutFailed, match="SECRET_KEY") as failed:

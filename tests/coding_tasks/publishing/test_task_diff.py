@@ -1,4 +1,4 @@
-"""`manage.py task_diff`: the patch as it is for programs, and harmless on a terminal."""
+"""`manage.py task_diff`: programs get the patch unchanged, and a terminal gets no escapes."""
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -20,11 +20,11 @@ def test_a_task_without_a_change_prints_nothing(task, capsysbinary):
     assert capsysbinary.readouterr().out == b""
 
 
-def test_a_task_that_does_not_exist_is_said_so(db):
+def test_an_unknown_task_is_reported(db):
     with pytest.raises(CommandError, match="no task"):
         call_command("task_diff", "01234567-89ab-cdef-0123-456789abcdef")
 
 
-def test_a_terminal_obeys_nothing_of_a_patch():
+def test_a_patch_cannot_control_the_terminal():
     shown = visible(b"+a\x1b]0;owned\x07\r\n\t+caf\xe9 \xe2\x80\xae x\n")
     assert shown == "+a\\x1b]0;owned\\x07\\r\n\t+caf\\xe9 \\u202e x\n"

@@ -120,7 +120,7 @@ def test_the_next_turn_does_not_bring_the_change_back(
 ):
     runs = [published(mirrors, task, work, f"file{number}") for number in range(turns)]
     elsewhere = replace(mirrors, directory=tmp_path / "elsewhere")
-    prepare(elsewhere, task)  # it has the commit that is undone
+    prepare(elsewhere, task)  # contains the commit that is undone
     undo(elsewhere if on_another_machine else mirrors, runs[-1])
     published(mirrors, task, work, "later")
     kept = [f"file{number}" for number in range(turns - 1)]
@@ -320,7 +320,9 @@ def test_a_process_that_dies_around_the_push_without_a_pull_request(
 
 
 @pytest.mark.usefixtures("no_github")
-def test_a_push_of_another_on_top_of_our_own_is_not_blamed(mirrors, task, work, upstream, tmp_path):
+def test_another_persons_push_on_top_of_our_own_is_not_blamed(
+    mirrors, task, work, upstream, tmp_path
+):
     run = published(mirrors, task, work)
     undoing.ask(run.pk, "U1")
     ChangeUndo.objects.update(push_began_at=timezone.now())
@@ -367,7 +369,7 @@ def test_two_machines_at_once_undo_it_once(mirrors, task, work, github, upstream
         (fake_github.invalid("no"), "GitHub refused it"),
     ],
 )
-def test_a_pull_request_that_cannot_be_closed_is_said_to_be_open(
+def test_a_pull_request_that_cannot_be_closed_is_reported_as_open(
     mirrors, task, work, github, upstream, fault, words
 ):
     run = published(mirrors, task, work)

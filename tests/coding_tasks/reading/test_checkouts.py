@@ -130,7 +130,7 @@ def test_a_checkout_of_very_many_files_is_bounded(tmp_path):
     assert ClonedCheckout(tmp_path, most_files=3).files() == ["0", "1", "2"]
 
 
-def test_nothing_of_the_repository_or_of_our_configuration_is_run(
+def test_git_runs_nothing_from_the_repository_or_our_configuration(
     checkouts, origin, tmp_path, monkeypatch
 ):
     (origin / ".gitattributes").write_text("* filter=f\n")

@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Callable[[str], str]:
 
 
 def refused(checkouts: Cloner, url: str) -> CheckoutFailed:
-    """Return why the repository is refused, and check that nothing of it is left."""
+    """Return why the repository is refused, and check that it left nothing behind."""
     with pytest.raises(CheckoutFailed) as failed, checkouts.checkout(url):
         pass
     assert failed.value.permanent

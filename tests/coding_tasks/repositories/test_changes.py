@@ -1,4 +1,4 @@
-"""A patch of the agent becomes a commit, or is refused; nothing of it runs or leaves the tree."""
+"""A patch of the agent becomes a commit or is refused. It runs nothing and stays in the tree."""
 
 import os
 import zlib
@@ -207,7 +207,7 @@ def test_too_many_files_are_refused(mirrors, remote):
         commit_change(small, remote, request_of(base, patch))
 
 
-def test_nothing_of_the_repository_runs_on_this_machine(mirrors, remote, upstream, tmp_path):
+def test_no_code_of_the_repository_runs_on_this_machine(mirrors, remote, upstream, tmp_path):
     ran = tmp_path / "ran"
     (upstream / ".gitattributes").write_text("* filter=f diff=f merge=f\n")
     commit(upstream)
@@ -353,7 +353,7 @@ def test_a_branch_is_named_after_its_task(title, name, tmp_path):
     run_git(tmp_path, "check-ref-format", "--branch", name)
 
 
-def test_no_base_no_change(mirrors, remote):
+def test_a_change_on_an_unknown_base_fails(mirrors, remote):
     from coding_tasks.failures import CheckoutFailed
 
     with pytest.raises(CheckoutFailed):

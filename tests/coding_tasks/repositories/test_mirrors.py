@@ -53,7 +53,7 @@ def test_a_renamed_default_branch_is_followed(mirrors, remote, upstream):
     assert mirrors.update(remote) == Base(head(upstream), "trunk")
 
 
-def test_a_head_that_names_no_branch_stands_for_the_only_one(mirrors, remote, upstream):
+def test_a_head_that_names_no_branch_means_the_only_one(mirrors, remote, upstream):
     run_git(upstream, "branch", "-m", "main", "trunk")
     run_git(upstream, "symbolic-ref", "HEAD", "refs/heads/gone")
     assert mirrors.update(remote) == Base(head(upstream, "trunk"), "trunk")

@@ -60,7 +60,7 @@ def test_a_link_in_the_place_of_a_tree_is_refused(tmp_path):
     assert (tmp_path / "outside" / "file").exists()
 
 
-def test_a_tree_that_is_not_there_is_no_error(tmp_path):
+def test_removing_a_missing_tree_is_no_error(tmp_path):
     remove_tree(tmp_path / "tree")
 
 

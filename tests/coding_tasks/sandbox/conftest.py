@@ -117,7 +117,7 @@ async def attempt(workspace: Workspace, code: str, **options) -> str:
 
 
 def owned(sandbox: Sandbox, tree: Path) -> Path:
-    """Give a tree to the sandbox's user, as whoever makes checkouts does."""
+    """Give a tree to the sandbox's user, as the code that makes checkouts does."""
     uid, gid = sandbox.owner
     for path in (tree, *tree.rglob("*")):
         os.chown(path, uid, gid, follow_symlinks=False)
@@ -223,10 +223,10 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until the condition is true, without blocking the event loop."""
     try:
         async with asyncio.timeout(60):
-            while not condition():  # noqa: ASYNC110 - nothing tells of it
+            while not condition():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        pytest.fail(f"{what} did not happen within 10 s")
+        pytest.fail(f"{what} did not happen within 60 s")
 
 
 def _descriptors() -> set[str]:

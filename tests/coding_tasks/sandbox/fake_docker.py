@@ -78,7 +78,7 @@ class Engine:
         return status if status >= 0 else 128 - status
 
     def _keep(self, name: str, about: dict[str, object]) -> None:
-        """Write what is known of a container, so that nobody reads half of it."""
+        """Write the state of a container atomically."""
         written = self.state / f"writing-{name}"
         written.write_text(json.dumps(about))
         written.rename(self.container(name))
@@ -126,7 +126,7 @@ class Engine:
         return 0
 
     def events(self, arguments: list[str]) -> int:
-        """Report the containers that ran out of memory, which a file `oom` stands for."""
+        """Report all containers as out of memory once the state's folder has a file `oom`."""
         oom = self.state / "oom"
         if not any(argument.startswith("label=") for argument in arguments):
             sys.stdout.write("oom\n" if oom.exists() else "")

@@ -1,4 +1,4 @@
-"""Commands that misbehave are ended or fail, and nothing is left of them."""
+"""Commands that misbehave are ended or fail, and leave nothing behind."""
 
 import asyncio
 import os
@@ -78,7 +78,7 @@ def nothing_left() -> Iterator[None]:
     assert mounts_of_ours() == mounts
 
 
-async def test_a_crash_is_told_from_an_exit(workspace, nothing_left):
+async def test_a_crash_is_distinguished_from_an_exit(workspace, nothing_left):
     crash = "import ctypes; ctypes.string_at(0)"
     ran = await run(workspace, PYTHON_INSIDE, "-S", "-c", crash)
     assert ran.ended.status == 128 + signal.SIGSEGV
@@ -107,7 +107,9 @@ async def test_a_gigabyte_of_output_is_ended_early(workspace, nothing_left):
     assert time.monotonic() - began < 15
 
 
-async def test_output_that_nobody_reads_holds_the_command_and_no_memory(workspace, nothing_left):
+async def test_output_that_nobody_reads_pauses_the_command_and_uses_no_memory(
+    workspace, nothing_left
+):
     async with workspace.start(Command(("/usr/bin/yes",), ENVIRONMENT), QUICK) as process:
         await until(process._chunks.full, "enough output")
         await shell(workspace, "true")  # meanwhile, the last part is read that can be
@@ -274,7 +276,7 @@ asyncio.run(work())
 """
 
 
-def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
+def test_a_killed_worker_leaves_nothing(sandbox, nothing_left):
     (kind,) = [kind for kind in KINDS if type(Choice(kind).sandbox()) is type(sandbox)]
     worker = subprocess.Popen(
         [sys.executable, "-c", _WORKER, MARK],
@@ -286,7 +288,7 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
         assert worker.stdout.readline() == "up\n"
         started = descendants(worker.pid)
         assert len(marked()) >= 2
-        assert len(started) >= 3  # what serves the sandbox, and in most what it runs
+        assert len(started) >= 3  # the sandbox's helpers, and usually its command
         worker.kill()
         worker.wait()
     began = time.monotonic()
@@ -295,7 +297,7 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
         time.sleep(0.01)
 
 
-async def test_nothing_is_left_of_a_killed_keeper(sandbox, nothing_left):
+async def test_a_killed_keeper_leaves_nothing(sandbox, nothing_left):
     if not isinstance(sandbox, KeeperSandbox):
         pytest.skip("it has no keeper")
     hostile = f"(setsid sh -c 'trap : TERM INT HUP; sleep {MARK}' &); echo up; sleep {MARK}"
@@ -319,7 +321,7 @@ async def test_nothing_is_left_of_a_killed_keeper(sandbox, nothing_left):
     )
 
 
-async def test_nothing_is_left_of_many_runs(sandbox, nothing_left):
+async def test_many_runs_leave_nothing(sandbox, nothing_left):
     async def no_op() -> None:
         async with sandbox.open(None) as workspace:
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""The sandbox made of containers, with a stand-in for `docker`, and the arguments that this gets.
+"""The container sandbox: the arguments that `docker` gets, and commands with a stand-in for it.
 
 `SANDBOX_IMAGE` makes the other tests of this folder use a real engine.
 """
@@ -231,7 +231,7 @@ async def test_a_command_that_the_engine_killed_for_its_memory_exceeded_it(works
     assert (ended.status, ended.limit) == (None, Limit.MEMORY)
 
 
-async def test_a_command_of_which_one_process_ran_out_of_memory_is_ended(workspace, engine):
+async def test_a_command_is_ended_if_one_of_its_processes_runs_out_of_memory(workspace, engine):
     command = Command(("/bin/sh", "-c", "echo up; sleep 987"), ENVIRONMENT)
     async with workspace.start(command, QUICK) as process:
         await anext(process.lines())
@@ -254,7 +254,7 @@ async def test_usage_is_what_the_engine_says(workspace):
 
 
 async def _measured(workspace: Workspace, process) -> bool:
-    """Let another command run for a while, so that the first one is measured meanwhile."""
+    """Run another command meanwhile; return whether the first one has been measured."""
     await shell(workspace, "true")
     return process._kill.__self__._peak > 0
 

@@ -341,7 +341,7 @@ async def test_a_gateway_below_a_path_and_with_a_name_is_asked_by_both(gateway):
 
 
 @pytest.mark.parametrize("url", ["", "gateway:8100", "ftp://gateway/", "http://"])
-def test_an_address_that_is_none_is_refused(url):
+def test_an_invalid_address_is_refused(url):
     with pytest.raises(ValueError):
         Relay(Door(url, "slack_app"))
 

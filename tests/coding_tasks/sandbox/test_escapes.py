@@ -41,7 +41,7 @@ print("looked at", seen)
 
 
 async def look(workspace, *patterns: str) -> list[str]:
-    """Look for the canary in files; return what was found. The program names it backwards."""
+    """Look for the canary in files; return what was found. The program gets it backwards."""
     ran = await run(workspace, PYTHON_INSIDE, "-I", "-S", "-c", _LOOK, CANARY[::-1], *patterns)
     assert ran.ended.status == 0, ran.err
     *found, looked = ran.out.splitlines()

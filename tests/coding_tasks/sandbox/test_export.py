@@ -53,7 +53,7 @@ class Checkout:
             yield workspace
 
     def apply(self, change: Change) -> Path:
-        """Apply the patch in a clean clone, as whoever publishes does; return the clone."""
+        """Apply the patch in a clean clone, as publishing does; return the clone."""
         clone = self.tree.with_name("clone")
         run_git(self.tree.parent, "clone", "--quiet", str(self.repository), str(clone))
         subprocess.run(
@@ -222,7 +222,7 @@ async def test_files_that_are_not_files_are_left_out(sandbox, checkout):
         assert (await workspace.export(checkout.commit, checkout.index)).patch == b""
 
 
-async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkout):
+async def test_a_file_that_cannot_be_read_is_reported_as_missing(sandbox, checkout):
     async with checkout.opened(sandbox) as workspace:
         await shell(workspace, "echo x >closed; chmod 000 closed; echo y >open")
         change = await workspace.export(checkout.commit, checkout.index)
@@ -371,7 +371,7 @@ async def test_only_paths_of_the_home_are_saved(workspace, path):
         await workspace.save_home((path,))
 
 
-async def test_an_archive_that_is_none_fails(workspace):
+async def test_an_invalid_archive_fails(workspace):
     with pytest.raises(ExportFailed, match="cannot be restored"):
         await workspace.restore_home(b"not an archive")
 

@@ -179,7 +179,7 @@ async def test_a_nul_in_an_argument_is_refused(workspace):
         await workspace.save_home(("a\0--bind\0/\0/",))
 
 
-async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
+async def test_a_lost_keeper_is_reported_as_lost(sandbox):
     if not isinstance(sandbox, KeeperSandbox):
         pytest.skip("it has no keeper")
     async with sandbox.open(None) as workspace:

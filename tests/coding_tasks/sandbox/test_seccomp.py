@@ -1,6 +1,6 @@
 """The filter for system calls, run by an interpreter of its few instructions.
 
-So the filter of the other architecture is tried too. tests of escapes run the real one.
+The interpreter can run the filter of another architecture too. `test_escapes` uses the kernel's.
 """
 
 import errno

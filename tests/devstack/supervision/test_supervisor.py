@@ -202,7 +202,7 @@ def test_the_output_of_a_program_can_be_captured_instead_of_shown() -> None:
     assert output.getvalue() == ""
 
 
-def test_lines_that_concern_nobody_here_are_not_shown() -> None:
+def test_lines_that_a_program_hides_are_not_shown() -> None:
     async def run() -> None:
         async with Supervisor(os.environ, Console(output)) as supervisor:
             script = "print('overcommit is off'); print('a real warning')"

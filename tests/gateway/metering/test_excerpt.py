@@ -144,7 +144,7 @@ def test_what_is_not_one_whole_object_has_no_excerpt(value: bytes):
     assert excerpt_of(*(value[at : at + 1] for at in range(len(value)))) is None
 
 
-def test_a_whole_value_is_kept_up_to_a_size_and_its_excess_is_said():
+def test_a_whole_value_is_kept_up_to_a_size_and_its_excess_is_reported():
     for opening, closing in ((b'"', b'"'), (b"[", b"]")):
         fits = MAX_VALUE - (2 if opening == b"[" else 0)
         value = b'{"whole":%b%b%b}' % (opening, b"7" * fits, closing)

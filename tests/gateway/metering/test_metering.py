@@ -1,4 +1,4 @@
-"""Meters raise no exception and change no byte, whatever they are fed with."""
+"""Meters raise no exception and change no byte, whatever they read."""
 
 import json
 
@@ -181,7 +181,7 @@ def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
-def test_unreadable_iterations_do_no_harm_but_are_not_taken_for_none(odd) -> None:
+def test_unreadable_iterations_do_no_harm_but_do_not_count_as_none(odd) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
     meter.end()

@@ -114,7 +114,7 @@ def test_a_message_names_its_model_even_if_no_usage_follows() -> None:
 
 
 @pytest.mark.parametrize(("speed", "fast"), [("fast", True), ("standard", False), (None, None)])
-def test_a_message_tells_its_speed(speed: str | None, fast: bool | None) -> None:
+def test_a_message_reports_its_speed(speed: str | None, fast: bool | None) -> None:
     usage = document("messages", {"type": "message", "usage": {**USAGE, "speed": speed}}).usage()
     assert usage is not None
     assert usage.fast is fast

@@ -137,7 +137,7 @@ def test_while_billing_is_away_it_is_asked_less_and_less_often(deliver, tollgate
     deliver(test)
 
 
-def test_an_answer_without_a_result_for_each_event_is_none(deliver, tollgate) -> None:
+def test_an_answer_must_have_a_result_for_each_event(deliver, tollgate) -> None:
     async def test(redis: Redis, outbox: Outbox, to_posthog: PostHogOutbox) -> None:
         await wait_for_delivery(redis, tollgate.project(credits=100), "one", "other")
         accepted = {"uuid": "one", "status": "accepted", "reason": None, "version": 1}

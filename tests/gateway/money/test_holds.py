@@ -33,7 +33,7 @@ ReplaceSleep = Callable[[Callable[[float], Awaitable[None]]], None]
 
 @pytest.fixture
 def replace_sleep(monkeypatch: pytest.MonkeyPatch) -> ReplaceSleep:
-    """Replace `asyncio.sleep` on this thread. The suite's servers sleep on others."""
+    """Return a function that replaces `asyncio.sleep` on this thread, not on those of servers."""
     original, own = asyncio.sleep, threading.get_ident()
 
     def _replace(replacement: Callable[[float], Awaitable[None]]) -> None:
@@ -132,7 +132,7 @@ EVERY_LIMIT = ["account", "project", "user", "run", "run by default"]
 
 
 async def limited_to(redis: Redis, limit: str, micro: int) -> Holds:
-    """Leave so much within one limit, and plenty within the others."""
+    """Leave this amount within one limit, and plenty within the others."""
     caps = {
         "project": f"1 {10**6} 1 0",
         "user": f"1 {10**6} 0 1",

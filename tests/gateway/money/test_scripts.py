@@ -35,7 +35,7 @@ class Store:
         return seconds * 1000 + micros // 1000
 
     def admit(self, allotment: Any = 1000, **of_project: Any) -> None:
-        """Let Django have answered just now that the project may call."""
+        """Store an answer of Django, as of now, that the project may call."""
         self.redis.hset(
             PROJECT,
             mapping={
@@ -198,7 +198,7 @@ def test_a_limited_project_is_refused_until_its_limit_ends(store: Store, until, 
     assert not store.redis.exists(HOLDS)
 
 
-def test_a_limit_that_has_an_end_but_does_not_apply_is_none(store: Store) -> None:
+def test_the_end_of_a_limit_that_does_not_apply_refuses_nothing(store: Store) -> None:
     store.admit(limited="0", limited_until="1")
     assert store.hold()[0] == "held"
 
@@ -220,7 +220,7 @@ def test_a_limit_that_has_an_end_but_does_not_apply_is_none(store: Store) -> Non
 def test_an_old_answer_admits_nothing_unless_it_was_confirmed(
     store: Store, asked, confirmed, stale, age
 ) -> None:
-    """All in seconds ago. News that make the answer doubtful end its confirmation."""
+    """All ages are in seconds. News that puts the answer in doubt ends its confirmation."""
     store.admit(asked_at=store.now - asked * 1000)
     if confirmed:
         store.redis.hset(keys.FEED, "confirmed_at", store.now - confirmed * 1000)
@@ -299,7 +299,7 @@ def test_the_answer_says_how_much_of_its_cap_a_run_had_used_before(store: Store)
     assert store.hold("without a cap", run=RUN)[8] == -1
 
 
-def test_nothing_is_used_of_a_cap_whose_counters_do_not_exist_yet(store: Store) -> None:
+def test_a_cap_without_counters_counts_as_unused(store: Store) -> None:
     store.admit(caps="1  1 0")
     store.redis.hset(OF_PROJECT, "allotment", 100)
     assert store.hold("much", bound=101)[:3] == ["project_cap", 100, 0]
@@ -494,7 +494,7 @@ def test_nothing_is_debited_from_no_account(store: Store) -> None:
 
 
 @pytest.mark.parametrize("held", [99, 50])
-def test_less_than_nothing_is_never_held(store: Store, held: int) -> None:
+def test_held_never_becomes_negative(store: Store, held: int) -> None:
     store.admit()
     store.hold(run=RUN)
     store.set_account(held=held)

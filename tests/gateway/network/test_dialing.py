@@ -25,7 +25,7 @@ Main = Callable[[], Coroutine[Any, Any, None]]
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Main], None]:
-    """Run a coroutine function on asyncio's event loop, and on uvloop's, which the gateway uses."""
+    """Return a function that runs a coroutine on asyncio's event loop, or the gateway's uvloop."""
 
     def start(main: Main) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
@@ -63,7 +63,7 @@ async def get(url: str, egress: EgressProxy | None = None, patience: float = PAT
 
 @pytest.fixture
 def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let every name have these addresses, in this order."""
+    """Return a function that lets every name have these addresses, in this order."""
 
     def replace(*addresses: str) -> None:
         async def resolve(host: str, port: int) -> list[tuple[int, str]]:
@@ -211,7 +211,7 @@ def test_the_server_certificate_is_verified(
 async def proxy(
     answer: bytes = b"HTTP/1.1 200 Go ahead\r\n\r\n",
 ) -> AsyncIterator[tuple[int, list]]:
-    """Tunnel to this machine, or only answer so; yield the port and the heads of the requests."""
+    """Tunnel to this machine if the answer is 200; yield the port and the heads of the requests."""
     heads: list[bytes] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

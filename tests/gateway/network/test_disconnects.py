@@ -21,7 +21,7 @@ from tests.gateway.threads import served_by
 
 
 def connect(world: World, token: str, body: dict) -> socket.socket:
-    """Send a call over a raw connection."""
+    """Send a call over a raw connection; return the connection."""
     content = json.dumps(body).encode()
     head = (
         f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"

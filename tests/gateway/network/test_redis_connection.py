@@ -1,5 +1,8 @@
-"""The Redis client on its own: a real server that asks for a password, stops or forgets scripts,
-and a fake one for what a real server cannot be made to send."""
+"""The Redis client on its own.
+
+Most tests use a real server, which asks for a password, stops, or forgets scripts. A fake server
+sends what a real one cannot be made to send.
+"""
 
 import asyncio
 import json

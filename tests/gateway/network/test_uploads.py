@@ -75,7 +75,7 @@ def test_a_team_known_to_be_limited_is_refused_before_its_upload(narrow: World) 
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_of_a_limited_team_only_an_upload_with_a_key_in_use_is_read(narrow: World) -> None:
+def test_a_limited_teams_upload_is_read_only_if_its_key_is_in_use(narrow: World) -> None:
     project = narrow.tollgate.project(credits=10_000)
     token, body = narrow.tollgate.token(project), body_of(300_000)
     known, new = uuid.uuid4().hex, uuid.uuid4().hex

@@ -15,7 +15,7 @@ from tests.gateway.fake_provider import Script
 
 
 def refused(world, answer, status: int) -> dict:
-    """Return the error of a refusal; assert that the call reached no provider."""
+    """Return the error of a refusal; assert its status and that it is JSON."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()["error"]

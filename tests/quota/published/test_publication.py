@@ -35,7 +35,7 @@ def other_project(project) -> Project:
 
 @pytest.fixture
 def feed(accounts):
-    """Return the changes in the feed since the fixtures were made."""
+    """Return a function that gets the changes in the feed since the fixtures were made."""
     start = Change.objects.count()
 
     def _feed() -> list[dict]:

@@ -199,7 +199,7 @@ class Publications(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_admitted_over_quota(self) -> None:
-        """Except until the next tick, if a block was removed by hand or not pushed yet."""
+        """Exception until the next tick: a block that was removed by hand or not pushed yet."""
         excused = self.removed_since_tick or self.unheard
         published = self._published()
         for project in self.projects:

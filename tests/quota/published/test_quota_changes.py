@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def follow(client):
-    """Return the feed's answer for a cursor."""
+    """Return a function that gets the feed's answer for a cursor."""
 
     def _follow(since=None, **query):
         if since is not None:

@@ -47,7 +47,7 @@ def reconciler(accounts) -> Reconciler:
 
 @pytest.fixture
 def feed(reconciler):
-    """Return the changes in the feed since the reconciler started."""
+    """Return a function that gets the changes in the feed since the reconciler started."""
     start = Change.objects.count()
 
     def _feed() -> list[tuple]:

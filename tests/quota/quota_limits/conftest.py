@@ -15,7 +15,7 @@ def key(project) -> str:
 
 @pytest.fixture
 def ask(client, key):
-    """Ask for a project's quota with the project's key, or with other headers."""
+    """Return a function that asks for a project's quota with its key, or with other headers."""
 
     def _ask(project, **headers):
         return client.get(path(project.pk), headers=bearer(key) | headers)

@@ -50,11 +50,11 @@ def test_the_service_gets_the_database_state_while_redis_is_behind(
 
 
 class TestBlocksSetByHandBetweenTwoLooksOfTheReconciler:
-    """The service asks again only after a change, so what it was told must lead to one."""
+    """The service asks again only after a change, so a block that it saw must cause one."""
 
     @pytest.fixture
     def is_told(self, client, project):
-        """Return whether the service is told that the project is limited."""
+        """Return a function that asks, as the service, whether the project is limited."""
         return lambda: ai_credits(client.get(path(project.pk), headers=SERVICE))["limited"]
 
     @pytest.fixture
@@ -62,7 +62,7 @@ class TestBlocksSetByHandBetweenTwoLooksOfTheReconciler:
         start = Change.objects.count()
         return lambda: Change.objects.count() - start
 
-    def test_one_that_goes_again_is_reported(
+    def test_a_block_that_is_removed_again_is_reported(
         self, accounts, project, trusted_redis, redis_client, is_told, changes
     ):
         trusted_redis()
@@ -74,7 +74,7 @@ class TestBlocksSetByHandBetweenTwoLooksOfTheReconciler:
         assert changes() > told
         assert is_told() is False
 
-    def test_one_that_comes_back_is_reported(
+    def test_a_block_that_is_set_again_is_reported(
         self, accounts, project, trusted_redis, redis_client, is_told, changes
     ):
         redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})

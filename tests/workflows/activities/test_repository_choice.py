@@ -109,7 +109,7 @@ def test_a_rule_of_another_project_does_not_apply(two_repositories: World, stran
         project=stranger, full_name="theirs/secret", clone_url="file:///nowhere"
     )
     RepositoryRule.objects.create(project=stranger, keyword="invoices", repository=theirs)
-    # The form refuses this one. Here it stands for a repository that changed its project.
+    # The form refuses this rule. It can exist if its repository moved to another project.
     RepositoryRule.objects.create(project=world.project, keyword="invoices", repository=theirs)
     world.gateway.script("acme/billing", "It sends invoices.")
     world.handle("how are invoices sent?")

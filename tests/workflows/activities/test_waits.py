@@ -160,7 +160,7 @@ def test_while_a_repository_is_guessed_a_wait_brings_no_picker(two_repositories:
     assert len(world.gateway.requests(CLASSIFIER)) == 1
 
 
-def test_a_repository_that_could_not_be_guessed_for_too_long_ends_with_the_true_cause(
+def test_a_mention_whose_repository_cannot_be_guessed_for_long_ends_with_the_true_cause(
     two_repositories: World, hurried
 ):
     world = two_repositories

@@ -97,13 +97,13 @@ def test_an_agent_that_changes_nothing_only_answers(coding: World, agents):
     assert not RunChange.objects.exists()
 
 
-def test_an_agent_that_neither_answers_nor_changes_anything_is_said_to(coding: World, agents):
+def test_an_agent_that_neither_answers_nor_changes_anything_is_reported(coding: World, agents):
     assert answer_to(coding, "true") == (
         "The agent shell ended without an answer and changed nothing."
     )
 
 
-def test_a_change_without_a_word_is_kept_and_said(coding: World, agents):
+def test_a_change_without_an_answer_is_kept_and_reported(coding: World, agents):
     said = answer_to(coding, "echo a > b")
     assert said.startswith("The agent ended before it was done (it said nothing).")
     assert "Changed 1 file" in said
@@ -321,7 +321,7 @@ def test_the_transcript_is_kept_without_the_token(coding: World, agents):
     assert texts[:2] == ["first", "the token is •••"]
 
 
-def test_nothing_of_a_finished_run_stays_in_the_exchange(coding: World, agents):
+def test_a_finished_run_leaves_nothing_in_the_exchange(coding: World, agents):
     coding.handle("echo hello")
     assert nothing_is_left()
 
@@ -358,7 +358,7 @@ def test_an_answer_is_kept_although_its_change_is_too_large(coding: World, agent
     assert nothing_is_left()
 
 
-def test_files_that_cannot_be_read_are_said_to_be_missing(coding: World, agents):
+def test_files_that_cannot_be_read_are_reported_as_missing(coding: World, agents):
     said = answer_to(coding, "echo x > closed; chmod 0 closed; echo y > open; echo Done")
     assert said.startswith("Done\n\nFiles that cannot be read are not in the change.\n\nChanged 1")
 

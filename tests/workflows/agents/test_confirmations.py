@@ -56,7 +56,9 @@ def test_a_click_of_the_requester_pushes_it_once(coding: World, asked: Mention):
     assert file == f"The change on `{change.branch}`, for `git apply`:"
 
 
-def test_a_change_whose_process_died_after_the_push_is_still_told(coding: World, asked: Mention):
+def test_a_change_whose_process_died_after_the_push_is_still_reported(
+    coding: World, asked: Mention
+):
     RunChange.objects.update(agreed_at=timezone.now(), pushed_at=timezone.now())
     for _ in range(2):
         tasks.publish_all_confirmed()
@@ -105,9 +107,7 @@ def test_a_forged_button_does_nothing(coding: World, asked: Mention):
     assert RunChange.objects.get().agreed_at is None
 
 
-def test_a_repository_that_refuses_the_push_is_told_and_not_tried_again(
-    coding: World, asked: Mention, clone_urls
-):
+def test_a_refused_push_is_reported_and_not_tried_again(coding: World, asked: Mention, clone_urls):
     hook = Path(clone_urls["acme/shop"].removeprefix("file://"), ".git", "hooks", "pre-receive")
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\necho protected by a rule; exit 1\n")

@@ -65,7 +65,7 @@ class TestIn:
         assert "tried" in answer
         assert "CHANGED" not in answer
 
-    def test_nothing_is_left_of_it_when_the_run_has_ended(self, coding: World, agents, settings):
+    def test_it_is_gone_when_the_run_has_ended(self, coding: World, agents, settings):
         secret = b"a secret of ours"
         mention_with(coding, "cat /input/1.txt", coding.slack.attach("a.txt", secret))
         kept = Path(settings.AGENT_EXCHANGE_DIRECTORY).rglob("input/*")

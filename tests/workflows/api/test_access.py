@@ -35,7 +35,7 @@ def every_answer(caller: Caller, task: dict) -> dict[str, int]:
 
 
 def assert_untouched() -> None:
-    """Nothing was started, continued or stopped."""
+    """Check that nothing was started, continued or stopped."""
     assert CodingTask.objects.get().state == CodingTask.State.ACTIVE
     assert TaskRun.objects.get().state == TaskRun.State.QUEUED
 

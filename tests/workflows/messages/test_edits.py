@@ -54,7 +54,7 @@ def texts(slack, mention) -> list[str]:
 
 # --- Merging -------------------------------------------------------------------------------------
 @pytest.mark.case("U1")
-def test_of_many_texts_one_a_second_is_shown_and_always_the_last(slack, mention, shown):
+def test_one_text_a_second_is_shown_and_always_the_last(slack, mention, shown):
     begun = time.monotonic()
     for number in range(20):
         edits.revise(shown, f"step {number}")

@@ -1,4 +1,4 @@
-"""A thread shows what a run does while it works, and nothing of it afterwards."""
+"""A thread shows a run's progress while it works, and no longer afterwards."""
 
 import json
 from datetime import timedelta

@@ -51,7 +51,7 @@ def ask(world: World, text: str = "what is this?") -> tuple[Mention, dict]:
 
 
 def click(world: World, run: TaskRun, wanted: str = State.ACCEPTED, user: str = "U1") -> None:
-    """Click a button; nobody tells the workflow but the sweep."""
+    """Click a button. Only the sweep tells the workflow."""
     answering.answer(world.workspace, run.pk, user, wanted, timezone.now())
     tasks.settle_quotes()
 

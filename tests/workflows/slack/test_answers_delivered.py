@@ -1,4 +1,4 @@
-"""Paid answers reach somebody, whatever Slack refuses."""
+"""Answers that were paid for reach somebody, whatever Slack refuses."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A workspace that limits or doesn't answer is left alone, and holds up no other."""
+"""A workspace that limits us or doesn't answer is left alone, and delays no other."""
 
 from datetime import timedelta
 
@@ -102,7 +102,7 @@ def test_silence_is_left_alone_for_longer_and_longer_but_no_longer_than_a_minute
     assert waits == [5, 10, 20, 40, 60, 60]
 
 
-def test_a_refused_connection_and_a_lost_answer_are_no_silence(slack, mention):
+def test_a_refused_connection_and_a_lost_answer_do_not_count_as_silence(slack, mention):
     slack.drop_answer_next("chat.postMessage")
     deliver(claim(mention, "a"))
     assert not SlackPause.objects.exists()

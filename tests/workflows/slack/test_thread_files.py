@@ -32,7 +32,7 @@ def read(thread: Thread):
 
 
 def of_request(thread: Thread, *files: dict):
-    """Return what a run gets whose own message has these files."""
+    """Return what a run gets if its own message has these files."""
     run = thread.run()
     slack = thread.world.slack.slack
     slack.workspace.change_message("C1", run.message_ts, {"files": list(files)})

@@ -36,7 +36,7 @@ def impatient(world: World, monkeypatch):
 
 @pytest.fixture
 def down(unconnected, impatient, settings):
-    """A Temporal that does not answer."""
+    """A Temporal that refuses connections."""
     settings.TEMPORAL_ADDRESS = f"127.0.0.1:{free_port()}"
 
 

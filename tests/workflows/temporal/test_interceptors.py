@@ -33,7 +33,7 @@ def block() -> str:
 
 @activity.defn
 def use_database() -> str:
-    """Return whether the thread had an open connection, and leave one open."""
+    """Return "stale" if the thread had an open connection, else "fresh"; leave one open."""
     had = "stale" if connection.connection else "fresh"
     connection.ensure_connection()
     return had
