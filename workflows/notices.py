@@ -146,8 +146,17 @@ def deliver(notice: Notice) -> None:
 
     A notice that could not be sent is due again later, for the sweep. If Slack refuses it, it is
     sent in another way (`workflows.slack.posting`). It is given up if Slack refuses every way, or
-    if its work was stopped or its text was erased meanwhile.
+    if its work was stopped or its text was erased meanwhile. After a denial, the offer that waited
+    for it is sent, too.
     """
+    _deliver(notice)
+    if notice.kind == Notice.Kind.DENIAL and notice.mention_id is not None:
+        offers = Notice.objects.filter(kind=Notice.Kind.OFFER, mention=notice.mention_id)
+        for offer in offers.filter(state=Notice.State.PENDING):
+            _deliver(offer)
+
+
+def _deliver(notice: Notice) -> None:
     now = timezone.now()
     taken = _take(notice, now)
     if taken is None or (not taken.notice.withdrawn and _is_over(taken, now)):

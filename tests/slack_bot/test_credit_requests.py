@@ -151,6 +151,17 @@ def test_the_offer_waits_until_the_denial_is_in_the_thread(webhook, desk, approv
     assert len(desk.offers()) == 1
 
 
+def test_whoever_sends_the_denial_sends_the_offer_after_it(webhook, desk, approver, out_of_credits):
+    webhook.mention()
+    denial = Notice.objects.get(kind="denial")
+    tasks.deliver_notice(str(denial.pk))
+    assert len(desk.offers()) == 1
+    assert [call.method for call in webhook.slack.calls()] == [
+        "chat.postMessage",
+        "chat.postEphemeral",
+    ]
+
+
 @pytest.mark.parametrize("missing", ["channel", "approvers", "active approvers"])
 def test_nothing_is_offered_if_nobody_would_be_told_or_could_decide(
     webhook, workspace, approver, out_of_credits, missing

@@ -44,15 +44,13 @@ def offer(mention: Mention, verdict: Verdict) -> None:
     if verdict.reason not in _CURED_BY_A_TOP_UP or verdict.cap or not can_be_decided(workspace):
         return
     text = words.offer()
-    notices.send_soon(
-        notices.claim(
-            f"offer:{mention.pk}",
-            Notice.Kind.OFFER,
-            mention,
-            text,
-            blocks=forms.offer_blocks(text, mention.pk),
-            only_to_user=True,
-        )
+    notices.claim(
+        f"offer:{mention.pk}",
+        Notice.Kind.OFFER,
+        mention,
+        text,
+        blocks=forms.offer_blocks(text, mention.pk),
+        only_to_user=True,
     )
 
 
