@@ -77,8 +77,15 @@ async def at_rate(mentions: Mentions, rate: float, seconds: float) -> Result:
     free: list[wire.ClientConnection] = []
     began = time.perf_counter()
 
+    async def connected() -> wire.ClientConnection:
+        while free:
+            kept = free.pop()
+            if not kept.lost:  # the server closes idle ones
+                return kept
+        return await wire.connect(mentions.url)
+
     async def post(due: float) -> None:
-        connection = free.pop() if free else await wire.connect(mentions.url)
+        connection = await connected()
         reply = await connection.call(mentions.next()[1])
         reply.started = due
         result.add(reply)

@@ -154,6 +154,8 @@ class ClientConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._waiter = self._loop.create_future()
         started = time.perf_counter()
+        if self.lost:
+            self._done()
         self._transport.write(request)
         await self._waiter
         ended = time.perf_counter()
