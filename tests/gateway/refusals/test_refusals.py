@@ -14,7 +14,7 @@ from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script
 
 
-def refused(world, answer, status: int) -> dict:
+def refused(answer, status: int) -> dict:
     """Return the error of a refusal; assert its status and that it is JSON."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -51,7 +51,7 @@ def test_a_bucket_without_its_own_text_has_a_general_one(world: World) -> None:
     project = world.tollgate.project(credits=100, resource="posthog_code_credits")
     world.tollgate.limit(project, "posthog_code_credits")
     token = world.tollgate.token(project, "posthog_code")
-    error = refused(world, world.post(token, "/posthog_code/v1/messages"), DENIED)
+    error = refused(world.post(token, "/posthog_code/v1/messages"), DENIED)
     assert error["message"].startswith("Your team has used its monthly credits. They reset on")
 
 
@@ -61,7 +61,7 @@ def test_a_bucket_without_its_own_text_has_a_general_one(world: World) -> None:
 def test_other_reasons_have_their_own_sentences(world: World, reason: str) -> None:
     project = world.tollgate.project(credits=100)
     world.tollgate.limit(project, reason=reason)
-    error = refused(world, world.post(world.tollgate.token(project)), DENIED)
+    error = refused(world.post(world.tollgate.token(project)), DENIED)
     assert "monthly" not in error["message"]
     assert error["message"].endswith("Top up at https://billing.example.com/credits to continue.")
 
@@ -77,7 +77,7 @@ def test_buckets_are_limited_separately(world: World) -> None:
 def test_a_call_that_may_cost_more_than_is_left_says_how_much_is_left(world: World) -> None:
     project = world.tollgate.project(credits=1)
     answer = world.post(world.tollgate.token(project), body=messages_body(max_tokens=4000))
-    error = refused(world, answer, DENIED)
+    error = refused(answer, DENIED)
     assert "1.00 are left" in error["message"]
     assert (error["reason"], error["remaining"]) == ("billable_credits", "1.00")
     assert world.account(project)["held"] == 0
@@ -95,7 +95,7 @@ def test_an_added_output_cap_shrinks_to_what_is_left(world: World) -> None:
 def test_a_remainder_that_pays_for_no_call_is_reported_to_billing(world: World) -> None:
     project = world.tollgate.project(credits=0.04)
     token = world.tollgate.token(project)
-    error = refused(world, world.post(token), DENIED)
+    error = refused(world.post(token), DENIED)
     assert error["cause"] == "insufficient_remaining"
 
     def limited() -> bool:
@@ -116,7 +116,7 @@ def test_a_remainder_that_pays_for_no_call_is_reported_to_billing(world: World) 
 def test_a_call_that_asks_for_too_much_is_not_reported_to_billing(world, credits, fields) -> None:
     project = world.tollgate.project(credits=credits)
     token = world.tollgate.token(project)
-    refused(world, world.post(token, body=messages_body(**fields)), DENIED)
+    refused(world.post(token, body=messages_body(**fields)), DENIED)
     assert world.post(token, body=messages_body(max_tokens=20)).status_code == 200
     world.booked(project)
     assert world.reports(project) == []
@@ -137,7 +137,7 @@ def test_credits_held_by_other_calls_are_not_reported_as_missing(
     gate.set()
     assert first.result().status_code == 200
     for answer in answers:
-        error = refused(world, answer, 429)
+        error = refused(answer, 429)
         assert error["message"].endswith("while other calls are under way. Please try again.")
         assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
     assert world.reports(project) == []
@@ -147,7 +147,7 @@ def test_credits_held_by_other_calls_are_not_reported_as_missing(
 @pytest.mark.parametrize("path", ["/nothing/v1/messages", "/nothing/v1/chat/completions"])
 def test_an_unknown_product_is_refused_by_name(world: World, path: str) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=100))
-    message = refused(world, world.post(token, path), 400)["message"]
+    message = refused(world.post(token, path), 400)["message"]
     for product in PRODUCTS:
         assert product.name in message
 
@@ -193,24 +193,24 @@ def test_each_product_has_its_callers(world, product, kind, products, allowed) -
 def test_the_unmetered_product_needs_its_switch(world: World) -> None:
     project = world.tollgate.project()
     token = world.tollgate.token(project, "llm_gateway", unmetered_gateway=False)
-    refused(world, world.post(token, "/llm_gateway/v1/messages"), 403)
+    refused(world.post(token, "/llm_gateway/v1/messages"), 403)
 
 
 def test_the_routing_product_is_for_small_models_only(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project, "slack_app_routing")
-    error = refused(world, world.post(token, "/slack_app_routing/v1/messages"), 403)
+    error = refused(world.post(token, "/slack_app_routing/v1/messages"), 403)
     assert error["reason"] == "model_not_allowed"
 
 
 def test_the_refusal_of_a_token_names_the_missing_scope(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9), scope="project:read")
-    assert "llm_gateway:read" in refused(world, world.post(token), 403)["message"]
+    assert "llm_gateway:read" in refused(world.post(token), 403)["message"]
 
 
 def test_an_expired_token_is_refused_even_if_it_is_cached(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9), exp=1_000_000)
-    refused(world, world.post(token), 401)
+    refused(world.post(token), 401)
 
 
 def test_a_token_of_several_projects_names_the_one_that_pays(world: World) -> None:
@@ -240,7 +240,7 @@ def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
     project, stranger = world.tollgate.project(credits=9), world.tollgate.project(credits=9)
     token = world.tollgate.token(project)
     answer = world.post(token, headers={"x-project-id": str(stranger.id)})
-    refused(world, answer, 403)
+    refused(answer, 403)
 
 
 @pytest.mark.case("C6")
@@ -282,7 +282,7 @@ def test_a_call_without_a_bound_is_refused_before_it_is_made(world, path, body) 
     project = world.tollgate.project(credits=1000)
     before = len(world.provider.requests)
     answer = world.post(world.tollgate.token(project), path, body)
-    refused(world, answer, 400)
+    refused(answer, 400)
     assert answer.headers["x-should-retry"] == "false"
     assert len(world.provider.requests) == before
     assert world.account(project)["held"] == 0
@@ -306,8 +306,8 @@ def test_an_unmetered_call_may_use_a_model_without_a_price(world: World) -> None
 
 def test_unknown_paths_and_methods_are_refused_in_the_apis_error_format(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9))
-    assert refused(world, world.post(token, "/slack_app/v1/embeddings"), 404)["message"]
-    assert refused(world, world.get("/slack_app/v1/messages", token), 405)["message"]
+    assert refused(world.post(token, "/slack_app/v1/embeddings"), 404)["message"]
+    assert refused(world.get("/slack_app/v1/messages", token), 405)["message"]
     assert world.get("/favicon.ico").status_code == 404
 
 
@@ -321,7 +321,7 @@ def test_a_websocket_request_gets_426(world: World) -> None:
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
     answer = world.http.get(RESPONSES, headers=handshake)
-    assert refused(world, answer, 426)["reason"] == "no_websockets"
+    assert refused(answer, 426)["reason"] == "no_websockets"
     assert answer.headers["upgrade"] == "HTTP/1.1"
 
 
