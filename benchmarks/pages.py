@@ -267,9 +267,9 @@ def pages() -> dict[str, str]:
         "setup": reverse("setup"),
     }
     for name in TABLES:
-        path = reverse("admin:projects_organization_table", args=[team, name])
-        found[f"table of {name}"] = path
-        found[f"table of {name} as CSV"] = f"{path}?format=csv"
+        for suffix, what in (("", ""), ("_csv", " as CSV")):
+            path = reverse(f"admin:projects_organization_table{suffix}", args=[team, name])
+            found[f"table of {name}{what}"] = path
     for page in admin.site._registry.values():
         model = page.opts
         found[f"list of {model.verbose_name_plural}"] = reverse(
