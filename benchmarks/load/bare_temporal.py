@@ -5,6 +5,7 @@ Prints how many workflows end in a second.
 """
 
 import asyncio
+import os
 import sys
 import time
 import uuid
@@ -63,4 +64,5 @@ async def measure(address: str, count: int, activities: int) -> float:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(asyncio.run(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))), flush=True)
+    os._exit(0)  # temporalio's threads sometimes abort the interpreter as it ends
