@@ -27,6 +27,6 @@ class Command(BaseCommand):
             for credential in credentials:
                 credential.save(update_fields=["secret"])
         self.stdout.write(
-            f"{len(workspaces)} bot token(s), {len(tokens)} refresh token(s) and {len(credentials)} "
-            "git credential(s) encrypted with the current SECRET_KEY."
+            f"{len(workspaces)} bot token(s), {len(tokens)} refresh token(s) and "
+            f"{len(credentials)} git credential(s) encrypted with the current SECRET_KEY."
         )
