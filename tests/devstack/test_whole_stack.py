@@ -338,9 +338,13 @@ def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None
         120,
         f"an answer to each mention in {stack.lines.text[-5000:]}",
     )
-    replies = [stack.replies(thread) for thread in threads]
-    assert [len(thread) for thread in replies] == [1] * len(threads), replies
-    assert all(reply.startswith("[demo model]") for [reply] in replies)
+    said = {thread: stack.replies(thread) for thread in threads}
+    wrong = [
+        thread
+        for thread, replies in said.items()
+        if len(replies) != 1 or not replies[0].startswith("[demo model]")
+    ]
+    assert not wrong, "\n".join(_history(stack, thread) for thread in wrong)
     # If Slack dies before it acknowledges a post, the post is repeated and adds a mention.
     wait_until(
         lambda: len(stack.paid_runs()) == stack.answered_mentions() >= len(threads),
@@ -348,6 +352,17 @@ def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None
         f"usage of each answered mention, and an answer to each mention paid for: "
         f"{stack.paid_runs()}, {stack.answered_mentions()} answered",
     )
+
+
+def _history(stack: Stack, thread: str) -> str:
+    """Return what a thread shows, and the rows of its messages, as text."""
+    shown = http(f"{stack.slack}/_control/messages?channel=C1&thread_ts={thread}")[1]
+    list_notices = (
+        "from workflows.models import Notice\n"
+        f"for row in Notice.objects.filter(thread_ts={thread!r}).values(): print(row)"
+    )
+    rows = stack.manage("shell", "--verbosity", "0", "-c", list_notices)
+    return f"{json.dumps(shown, indent=1)}\n{rows}"
 
 
 def _environments(pid: int) -> list[bytes]:
