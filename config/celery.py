@@ -57,9 +57,13 @@ app.conf.update(CELERY_DB_REUSE_MAX=sys.maxsize)
 
 @task_prerun.connect
 @task_postrun.connect
-def close_old_connections(**_kwargs: Any) -> None:
-    """Treat connections as between requests: close those that are broken or too old."""
-    django.db.close_old_connections()
+def close_old_connections(sender: Task, **_kwargs: Any) -> None:
+    """Treat connections as between requests: close those that are broken or too old.
+
+    A task that is called like a function (`apply`) leaves its caller's connection alone.
+    """
+    if not sender.request.is_eager:
+        django.db.close_old_connections()
 
 
 @setup_logging.connect
