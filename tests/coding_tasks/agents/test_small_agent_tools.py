@@ -8,6 +8,7 @@ import pytest
 
 from coding_tasks.agents.inside.small_agent import MOST_OUTPUT
 from tests.coding_tasks.agents.conftest import TOKEN, Agent, call
+from tests.devstack.processes import wait_until_gone
 
 
 def test_lists_files_without_gits_own(agent: Agent) -> None:
@@ -196,13 +197,13 @@ def test_a_command_that_takes_too_long_is_ended_with_its_children(agent: Agent) 
     ran = agent.use("run", command="sleep 1000 & echo $!; wait", seconds=1)
     assert "it took too long and was ended" in ran.result
     assert time.monotonic() - began < 60
-    assert _is_gone(int(ran.result.split()[0]))
+    wait_until_gone([int(ran.result.split()[0])])
 
 
 def test_what_a_command_leaves_in_the_background_is_ended(agent: Agent) -> None:
     ran = agent.use("run", command="sleep 1000 & echo $!")
     assert ran.result.endswith("[exit status 0]")
-    assert _is_gone(int(ran.result.split()[0]))
+    wait_until_gone([int(ran.result.split()[0])])
 
 
 def test_a_long_output_is_cut_in_the_middle(agent: Agent) -> None:
@@ -244,12 +245,3 @@ def test_a_file_name_that_is_not_utf_8_does_not_end_the_turn(agent: Agent) -> No
         strange.write(b"found\n")
     assert "caf?" in agent.use("list").result
     assert "caf?:1: found" in agent.use("search", pattern="found").result
-
-
-def _is_gone(pid: int) -> bool:
-    """Return whether a process has ended. A zombie waits for the first process to collect it."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "Z"
