@@ -109,14 +109,15 @@ def _open_door(port: int, path: bytes) -> None:
         requests.close()
         writer.close()
 
-    async def serve() -> int:
+    async def serve() -> None:
         await asyncio.start_server(connect, sock=listening)
         waiting = asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
-        return os.waitstatus_to_exitcode((await waiting)[1])
+        status = os.waitstatus_to_exitcode((await waiting)[1])
+        # At once: asyncio would cancel open connections, and write that to the command's output.
+        os._exit(status if status >= 0 else _BY_SIGNAL - status)
 
     os.close(0)
-    status = asyncio.run(serve())
-    os._exit(status if status >= 0 else _BY_SIGNAL - status)
+    asyncio.run(serve())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from coding_tasks.sandbox.command import Command
+from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.docker import options
 from coding_tasks.sandbox.docker.run import bytes_of
 from coding_tasks.sandbox.docker.sandbox import Docker
@@ -271,6 +271,25 @@ async def test_without_a_door_nothing_answers(workspace):
     code = "import socket; socket.create_connection(('127.0.0.1', 8010), 2)"
     ran = await run(workspace, "/opt/python/bin/python3", "-c", code)
     assert "ConnectionRefusedError" in ran.err
+
+
+_LEAVES_A_CONNECTION = f"""
+import os, socket, time
+door = socket.create_connection(("127.0.0.1", {GATEWAY_PORT_INSIDE}), 5)
+door.sendall(b"GET /slack_app/v1/slow HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+door.recv(1)
+if os.fork() == 0:
+    os.close(1)
+    os.close(2)
+    time.sleep(60)
+print("left open")
+"""
+
+
+async def test_a_connection_that_a_command_leaves_open_ends_without_a_word(workspace, gateway):
+    argv = (PYTHON_INSIDE, "-I", "-S", "-c", _LEAVES_A_CONNECTION)
+    ran = await run(workspace, *argv, door=gateway.door())
+    assert (ran.ended.status, ran.out, ran.err) == (0, "left open", "")
 
 
 async def test_a_command_with_a_door_has_the_status_of_a_shell(workspace, gateway):
